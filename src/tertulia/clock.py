@@ -1,0 +1,86 @@
+"""Time and ids, as arguments: nothing else in Tertulia reads a clock or makes an id."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+from tertulia.errors import InvalidInput
+
+MICROSECONDS = 1_000_000
+DAY = 86_400 * MICROSECONDS
+SALT_BYTES = 16
+
+
+class Clock(Protocol):
+    """Wall time for the record and monotonic time for waiting."""
+
+    def now(self) -> int:
+        """Microseconds since 1970-01-01 UTC; informational, never an order."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start, never going back."""
+        ...
+
+
+class Ids(Protocol):
+    """The source of randomness: internal ids and salts."""
+
+    def uid(self) -> bytes:
+        """16 bytes that no other session, worker or request has."""
+        ...
+
+    def salt(self) -> bytes:
+        """16 bytes that cannot be guessed."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class SystemIds:
+    """Random ids from the operating system."""
+
+    def uid(self) -> bytes:
+        return os.urandom(16)
+
+    def salt(self) -> bytes:
+        return os.urandom(SALT_BYTES)
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """The moment as an aware datetime in UTC."""
+    return datetime.fromtimestamp(microseconds / MICROSECONDS, UTC)
+
+
+def to_iso(microseconds: int) -> str:
+    """The moment as ISO 8601 text in UTC, with microseconds and a ``Z``."""
+    moment = to_datetime(microseconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
+
+
+def from_moment(moment: str | datetime) -> int:
+    """Microseconds of a datetime or of ISO 8601 text; no zone means UTC.
+
+    Raises InvalidInput when the text is no date.
+    """
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            raise InvalidInput(
+                f"{moment!r} is no date; write it like 2024-01-31 or 2024-01-31T08:30:00Z"
+            ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * MICROSECONDS)

@@ -1,0 +1,185 @@
+"""Every error that Tertulia raises, in one tree.
+
+AgentError
+├── UsageError                  the call is wrong; the text says what to write instead
+│   ├── InvalidInput            (also ValueError) a value that cannot be accepted
+│   │   ├── InvalidMessage      a message that no model could read
+│   │   └── ScopeError          a scope that does not exist or has no owner here
+│   ├── ConfigurationError      a setting is missing or contradicts another
+│   │   └── MissingExtra        (also ImportError) an optional package is not installed
+│   └── ForkedRuntimeError      the runtime was made before ``os.fork``
+├── SessionError                this session cannot do this now; has ``session_id``
+│   ├── SessionNotFound         (also LookupError)
+│   ├── SessionExists
+│   ├── SessionEnded
+│   ├── AccessDenied            (also PermissionError) the session has another owner
+│   ├── SessionBusy             somebody holds it, and ``busy="reject"`` or the queue is full
+│   │   └── TurnTimeout         (also TimeoutError) waited until the deadline
+│   ├── TurnInterrupted         the turn was stopped on request
+│   ├── StaleWriter             the hold was lost; nothing was written
+│   ├── IdempotencyConflict     the key was used for another request
+│   ├── RetentionRefused        ``immutable`` or a legal hold forbids it
+│   └── HistoryErased           the position lies before what retention erased
+├── VersionConflict             somebody else changed this state first
+├── CursorExpired               the log behind a cursor was re-created or restored
+├── StoreError                  the store cannot do its work
+│   ├── StoreClosed
+│   ├── StoreReadOnly
+│   ├── StoreUnavailable        locked, full, or on a file system that cannot keep the promise
+│   ├── StoreCorrupt            what was read is not what was written
+│   ├── NotAStore               the file is something else
+│   ├── StoreTooNew             written by a newer version of Tertulia
+│   └── OutcomeUnknown          an I/O error at commit; it may or may not be durable
+├── ModelError                  the model provider failed
+├── ToolError                   a tool call cannot be made
+└── SchemaValidationError       (also ValueError) an answer does not fit its schema
+"""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """The root: catch this to catch everything that Tertulia raises on purpose."""
+
+
+class UsageError(AgentError):
+    """The call is wrong; the text says what to write instead."""
+
+
+class InvalidInput(UsageError, ValueError):
+    """A value that cannot be accepted."""
+
+
+class InvalidMessage(InvalidInput):
+    """A message that no model could read."""
+
+
+class ScopeError(InvalidInput):
+    """A scope that does not exist, or has no owner in this session."""
+
+
+class ConfigurationError(UsageError):
+    """A setting is missing or contradicts another."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """An optional package is not installed; the text gives its install line."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'tertulia[{extra}]'"
+        )
+        self.extra = extra
+
+
+class ForkedRuntimeError(UsageError):
+    """The runtime was made before ``os.fork``; make a new one in the child."""
+
+
+class SessionError(AgentError):
+    """This session cannot do this now."""
+
+    def __init__(self, message: str, *, session_id: str | None = None) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+
+
+class SessionNotFound(SessionError, LookupError):
+    """No session has this id."""
+
+
+class SessionExists(SessionError):
+    """A session with this id is there already."""
+
+
+class SessionEnded(SessionError):
+    """The conversation was ended; ``await session.reopen()`` goes on with it."""
+
+
+class AccessDenied(SessionError, PermissionError):
+    """The session belongs to another user."""
+
+
+class SessionBusy(SessionError):
+    """Somebody holds the session, and waiting was refused or the queue is full."""
+
+
+class TurnTimeout(SessionBusy, TimeoutError):
+    """The session did not become free before the deadline."""
+
+
+class TurnInterrupted(SessionError):
+    """The turn was stopped on request; what was handed out is kept."""
+
+
+class StaleWriter(SessionError):
+    """The session went on without this writer; nothing was written."""
+
+
+class IdempotencyConflict(SessionError):
+    """The idempotency key was already used in this session for another request."""
+
+
+class RetentionRefused(SessionError):
+    """The session's retention (immutable, legal hold) forbids this."""
+
+
+class HistoryErased(SessionError):
+    """The position lies before what retention has erased."""
+
+
+class VersionConflict(AgentError):
+    """Somebody else changed this state first; read it again and repeat."""
+
+    def __init__(self, message: str, *, expected: int, actual: int | None) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class CursorExpired(AgentError):
+    """The log behind a cursor was re-created or restored; start from its beginning."""
+
+
+class StoreError(AgentError):
+    """The store cannot do its work."""
+
+
+class StoreClosed(StoreError):
+    """The store is closed; open a new one."""
+
+
+class StoreReadOnly(StoreError):
+    """The store may be read but not written."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is locked, full, or lies where its promise cannot be kept."""
+
+
+class StoreCorrupt(StoreError):
+    """What was read is not what was written."""
+
+
+class NotAStore(StoreError):
+    """The file is not a Tertulia store."""
+
+
+class StoreTooNew(StoreError):
+    """The store was written by a newer version of Tertulia."""
+
+
+class OutcomeUnknown(StoreError):
+    """An I/O error at commit: it may or may not be durable; read before you repeat."""
+
+
+class ModelError(AgentError):
+    """The model provider failed."""
+
+
+class ToolError(AgentError):
+    """A tool call cannot be made."""
+
+
+class SchemaValidationError(AgentError, ValueError):
+    """A model's answer does not fit the schema that was asked for."""

@@ -1,0 +1,170 @@
+"""Events: the facts that a log is made of, their types, and the chain of digests.
+
+The digest of event n is SHA-256 over the digest of event n - 1, the header of event n and the
+digest of its body; the digest of a body is SHA-256 over a random salt and the body. A body can
+therefore be erased (with its salt) and the chain still verifies, while nothing about the body
+can be guessed from what is left. Headers carry internal ids only.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tertulia.clock import to_datetime, to_iso
+from tertulia.errors import InvalidInput
+
+DIGEST_BYTES = 32
+MAX_BODY = 1_000_000
+
+Actor = Literal["user", "agent", "tool", "app", "runtime"]
+
+MESSAGE_ADDED: Final = "message.added"
+TURN_STARTED: Final = "turn.started"
+TURN_COMPLETED: Final = "turn.completed"
+TURN_FAILED: Final = "turn.failed"
+TURN_INTERRUPTED: Final = "turn.interrupted"
+TURN_ABANDONED: Final = "turn.abandoned"
+INPUT_RECEIVED: Final = "input.received"
+INPUT_WITHDRAWN: Final = "input.withdrawn"
+TOOL_CALLED: Final = "tool.called"
+TOOL_RETURNED: Final = "tool.returned"
+TOOL_FAILED: Final = "tool.failed"
+STATE_SET: Final = "state.set"
+STATE_DELETED: Final = "state.deleted"
+SESSION_CREATED: Final = "session.created"
+SESSION_FORKED: Final = "session.forked"
+SESSION_REWOUND: Final = "session.rewound"
+SESSION_PRUNED: Final = "session.pruned"
+SESSION_CLEARED: Final = "session.cleared"
+SESSION_ERASED: Final = "session.erased"
+SESSION_ENDED: Final = "session.ended"
+SESSION_REOPENED: Final = "session.reopened"
+SESSION_CHANGED: Final = "session.changed"
+SESSION_EXPORTED: Final = "session.exported"
+RETENTION_SET: Final = "retention.set"
+HOLD_SET: Final = "hold.set"
+HOLD_RELEASED: Final = "hold.released"
+USAGE: Final = "usage"
+
+EVENT_TYPES: dict[str, str] = {
+    MESSAGE_ADDED: "a message became part of the conversation",
+    TURN_STARTED: "a request took hold of the session",
+    TURN_COMPLETED: "the turn ended with its answer",
+    TURN_FAILED: "the turn ended with an error; the history is as if it had not happened",
+    TURN_INTERRUPTED: "the turn was stopped; what had happened by then stays",
+    TURN_ABANDONED: "the turn was left open by a process that died, and was closed",
+    INPUT_RECEIVED: "an input that had to wait entered the log",
+    INPUT_WITHDRAWN: "an input that waited was taken back",
+    TOOL_CALLED: "a tool is about to run",
+    TOOL_RETURNED: "a tool ended with a result",
+    TOOL_FAILED: "a tool raised, did not exist, or was called with bad arguments",
+    STATE_SET: "a value of the scoped state was set",
+    STATE_DELETED: "a value of the scoped state was deleted",
+    SESSION_CREATED: "the session came into being",
+    SESSION_FORKED: "the session branched off another one",
+    SESSION_REWOUND: "the view went back to an earlier position",
+    SESSION_PRUNED: "older messages were hidden",
+    SESSION_CLEARED: "all messages were hidden",
+    SESSION_ERASED: "bodies were erased for good",
+    SESSION_ENDED: "the conversation was ended",
+    SESSION_REOPENED: "the conversation goes on",
+    SESSION_CHANGED: "metadata or the system prompt changed",
+    SESSION_EXPORTED: "the session was exported",
+    RETENTION_SET: "the retention policy changed",
+    HOLD_SET: "a legal hold was set",
+    HOLD_RELEASED: "a legal hold was released",
+    USAGE: "what a model call consumed",
+}
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One event as it is stored: header, body bytes, salt and digest.
+
+    ``body`` and ``salt`` are None after erasure; then ``body_digest`` holds what they gave.
+    ``turn`` is the ``seq`` of the event that opened the turn. ``time`` is in microseconds.
+    """
+
+    seq: int
+    type: str
+    time: int
+    actor: str
+    turn: int
+    body: bytes | None
+    salt: bytes | None
+    digest: bytes
+    body_digest: bytes | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One fact of a session's log, as it is handed out.
+
+    ``body`` is JSON-able data, or None after erasure; ``time`` is microseconds since 1970 UTC
+    and informational, the order is ``seq``.
+    """
+
+    session_id: str
+    seq: int
+    type: str
+    time: int
+    actor: str
+    turn: int
+    body: dict[str, Any] | None
+    digest: str
+
+    @property
+    def timestamp(self) -> str:
+        """The time as ISO 8601 text in UTC."""
+        return to_iso(self.time)
+
+    @property
+    def moment(self) -> Any:
+        """The time as an aware datetime in UTC."""
+        return to_datetime(self.time)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.__struct_fields__ or key == "timestamp":
+            return getattr(self, key)
+        raise KeyError(key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON-able data."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return {"timestamp": self.timestamp, **data}
+
+
+def genesis(uid: bytes) -> bytes:
+    """The digest that the first link of a new log covers."""
+    return sha256(b"tertulia.1/new\0" + uid).digest()
+
+
+def branch(uid: bytes, parent_uid: bytes, seq: int, parent_digest: bytes) -> bytes:
+    """The digest that the first link of a fork covers: its parent's chain up to ``seq``."""
+    return sha256(b"tertulia.1/fork\0%b%b%d\0%b" % (uid, parent_uid, seq, parent_digest)).digest()
+
+
+def body_digest(salt: bytes, body: bytes) -> bytes:
+    """SHA-256 of the salted body."""
+    return sha256(salt + body).digest()
+
+
+def link(previous: bytes, record_header: bytes, of_body: bytes) -> bytes:
+    """The digest of an event: SHA-256 of the previous digest, its header and its body's digest."""
+    return sha256(previous + record_header + of_body).digest()
+
+
+def header(uid: bytes, seq: int, kind: str, time: int, actor: str, turn: int) -> bytes:
+    """The header as bytes; no field can contain the separator."""
+    return uid + f"{seq}\0{kind}\0{time}\0{actor}\0{turn}\0".encode()
+
+
+def check_type(kind: str) -> str:
+    """An event type of the documented set, or one of the application's under ``app.``.
+
+    Raises InvalidInput.
+    """
+    if kind in EVENT_TYPES or (kind.startswith("app.") and len(kind) <= 64 and kind.isprintable()):
+        return kind
+    raise InvalidInput(f"event type {kind!r} does not exist; name your own types app.<name>")

@@ -1,0 +1,73 @@
+"""What may be stored: JSON values, ids and keys, checked once at the door."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from tertulia.errors import InvalidInput
+
+MAX_ID = 512
+MAX_DEPTH = 64
+
+
+def json_value(value: Any, what: str, depth: int = 0) -> Any:
+    """A deep copy of a JSON value; tuples become lists.
+
+    Raises InvalidInput, naming the place, for anything that JSON cannot carry unchanged: NaN,
+    keys that are no text, bytes, dates, sets and objects.
+    """
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is float:
+        if math.isfinite(value):
+            return value
+        raise InvalidInput(f"{what} is {value}, which JSON does not have; store None or text")
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"{what} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, Mapping):
+        return _json_object(cast("Mapping[Any, Any]", value), what, depth)
+    if isinstance(value, list | tuple):
+        items = cast("list[Any]", value)
+        return [json_value(item, f"{what}[{i}]", depth + 1) for i, item in enumerate(items)]
+    if isinstance(value, str | int | float):
+        return json_value(_plain(value), what, depth)
+    raise InvalidInput(
+        f"{what} is a {kind.__name__}, which is no JSON value; convert it to text, a number, "
+        "a list or a mapping first"
+    )
+
+
+def _json_object(value: Mapping[Any, Any], what: str, depth: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise InvalidInput(f"{what} has the key {key!r}; the keys of a mapping must be text")
+        result[key] = json_value(item, f"{what}[{key!r}]", depth + 1)
+    return result
+
+
+def _plain(value: str | int | float) -> str | int | float:
+    """The builtin value of an enum member or of another subclass."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind.__str__(value) if kind is str else kind(value)
+    return value
+
+
+def identifier(value: Any, what: str) -> str:
+    """A public id: 1 to 512 characters of text without control characters. It is never a path.
+
+    Raises InvalidInput.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be text, not {type(value).__name__}")
+    if not value:
+        raise InvalidInput(f"{what} must not be empty; leave it out to get a new one")
+    if len(value) > MAX_ID:
+        raise InvalidInput(f"{what} has {len(value)} characters; at most {MAX_ID} are allowed")
+    if not value.isprintable():
+        raise InvalidInput(f"{what} {value[:40]!r} has control characters or broken text in it")
+    return value
