@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def package() -> bytes:
 
 
 @contextmanager
-def locked(venv: Path) -> Iterator[None]:
+def locked(venv: Path) -> Generator[None]:
     """Let one call at a time work on an environment; the lock goes with its process."""
     with venv.with_name(f"{venv.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
