@@ -79,7 +79,15 @@ def usable(venv: Path) -> bool:
 def install(venv: Path, files: list[str]) -> None:
     """Install first, then compile with all cores: that is twice as fast as pip's own way."""
     pip(venv, *PINNED, *(part for file in files for part in ("-r", file)))
-    compiled = [str(venv / "bin" / "python"), "-m", "compileall", "-qq", "-j", "0", str(venv / "lib")]
+    compiled = [
+        str(venv / "bin" / "python"),
+        "-m",
+        "compileall",
+        "-qq",
+        "-j",
+        "0",
+        str(venv / "lib"),
+    ]
     subprocess.run(compiled, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
