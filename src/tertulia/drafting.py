@@ -1,0 +1,174 @@
+"""A change in the making: events with their place in the chain, and what goes with them.
+
+Here the invariant of the storage is kept that tool calls and their results are never parted: a
+result is accepted only for a call that is open, and whatever else comes while calls are open
+closes them first, with results that say that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from tertulia import events
+from tertulia.codec import encode, stamped
+from tertulia.errors import InvalidMessage
+from tertulia.events import Record
+from tertulia.messages import Message, parse
+from tertulia.stores.base import Branch, Change, Mark, Request, SessionRow, SharedWrite
+
+OUTCOME_UNKNOWN = "The outcome of this call is unknown: it was cut off before it answered."
+
+_ACTORS: dict[str, str] = {
+    "user": "user",
+    "assistant": "agent",
+    "tool": "tool",
+    "system": "app",
+    "developer": "app",
+}
+
+
+def unknown_result(call_id: str) -> Message:
+    """The typed result of a call that never answered."""
+    return parse(
+        {
+            "role": "tool",
+            "tool_call_id": call_id,
+            "content": OUTCOME_UNKNOWN,
+            "metadata": {"outcome": "unknown"},
+        }
+    )
+
+
+class Draft:
+    """Collects what one commit will do to one session; `change` is what the store applies.
+
+    `turn` is the number of the running turn that the events belong to; without it each event is
+    a turn of its own, but for the results of tool calls, which belong to the turn of their calls:
+    `group` is the number of that turn where the row has calls open.
+    """
+
+    def __init__(
+        self,
+        row: SessionRow,
+        *,
+        now: int,
+        salt: Callable[[], bytes],
+        turn: int | None = None,
+        group: int | None = None,
+        create: bool = False,
+    ) -> None:
+        self.row = row
+        self.now = now
+        self.turn = turn
+        self.group = group
+        self.records: list[Record] = []
+        self.messages: list[Message] = []
+        self.marks: list[Mark] = []
+        self.state: list[tuple[str, int]] = []
+        self.shared: list[SharedWrite] = []
+        self.take: list[int] = []
+        self.request: Request | None = None
+        self.branch: Branch | None = None
+        self.extend_cut: tuple[int, int] | None = None
+        self.after: dict[str, Any] = {}
+        self.create = create
+        self._salt = salt
+        self._digest = row.digest
+        self.seq = row.seq
+        self.open_calls = row.open_calls
+        self.added = 0
+
+    def add(
+        self,
+        kind: str,
+        body: Mapping[str, Any] | bytes,
+        *,
+        actor: str = "runtime",
+    ) -> int:
+        """Append an event and return its position. Raises InvalidInput for a body too large."""
+        data = body if isinstance(body, bytes) else encode(body, f"the {kind} event")
+        seq = self.seq + 1
+        turn = self.turn or self.group or seq
+        salt = self._salt()
+        header = events.header(self.row.uid, seq, kind, self.now, actor, turn)
+        digest = events.link(self._digest, header, events.body_digest(salt, data))
+        self.records.append(Record(seq, kind, self.now, actor, turn, data, salt, digest))
+        self.seq, self._digest = seq, digest
+        return seq
+
+    def message(self, message: Message) -> Message:
+        """Append a message and return it as it will be stored.
+
+        Raises InvalidMessage for a tool result whose call is not open.
+        """
+        if message.role == "tool":
+            self._answer(message)
+        else:
+            self.close_calls()
+        seq = self.add(
+            events.MESSAGE_ADDED, encode(message, "the message"), actor=_ACTORS[message.role]
+        )
+        if message.tool_calls:
+            self.open_calls = tuple(call.id for call in message.tool_calls)
+            self.group = seq
+        elif not self.open_calls:
+            self.group = None
+        self.added += 1
+        result = stamped(message, self.row.uid, seq, self.now)
+        self.messages.append(result)
+        return result
+
+    def close_calls(self) -> None:
+        """Give every call that is still open the result that its outcome is unknown."""
+        for call_id in self.open_calls:
+            self.message(unknown_result(call_id))
+
+    def remember(self, key: str, seq: int) -> None:
+        """Index an event as the newest value of a key of session state."""
+        self.state.append((key, seq))
+
+    def change(self) -> Change:
+        """The change, with the row as it will be."""
+        visible = self.after.pop("visible", None)
+        if visible is None:
+            visible = self.row.visible + self.added if self.row.visible >= 0 else -1
+        after = msgspec.structs.replace(
+            self.row,
+            seq=self.seq,
+            digest=self._digest,
+            open_calls=self.open_calls,
+            visible=visible,
+            active=self.now,
+            **self.after,
+        )
+        return Change(
+            before=self.row,
+            after=after,
+            records=self.records,
+            create=self.create,
+            branch=self.branch,
+            marks=self.marks,
+            extend_cut=self.extend_cut,
+            state=self.state,
+            shared=self.shared,
+            take=self.take,
+            request=self.request,
+        )
+
+    def _answer(self, message: Message) -> None:
+        call_id = message.tool_call_id or ""
+        if call_id not in self.open_calls:
+            known = f"open calls: {', '.join(self.open_calls)}" if self.open_calls else "none is"
+            raise InvalidMessage(
+                f"no tool call {call_id!r} is open ({known}); "
+                "add the assistant message that calls it first"
+            )
+        self.open_calls = tuple(other for other in self.open_calls if other != call_id)
+
+
+def messages_of(values: Iterable[Mapping[str, Any] | Message]) -> list[Message]:
+    """Messages, checked one by one; raises InvalidMessage before anything is written."""
+    return [parse(value) for value in values]
