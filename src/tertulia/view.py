@@ -1,0 +1,272 @@
+"""What a session shows at one position, reading no more of the log than is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from tertulia import history
+from tertulia.codec import body_of, message_of
+from tertulia.errors import HistoryErased, InvalidInput
+from tertulia.events import SESSION_PRUNED, Record
+from tertulia.messages import Message
+from tertulia.stores.base import Branch, LogStore, Mark, Segment, SessionRow
+
+FLOORS, CUTS, HOLES = 1, 2, 4
+"""The bits of `SessionRow.marks`."""
+
+PAGE = 64
+_EVERYTHING = 2**62
+
+
+async def owner_of(store: LogStore, row: SessionRow, position: int) -> SessionRow:
+    """The session in whose own log a position lies: this one, or one that it forked off.
+
+    Raises HistoryErased when that one is gone.
+    """
+    while row.parent is not None and position <= row.base:
+        parent = await store.row(row.parent)
+        if parent is None or parent.status == "deleted":
+            raise HistoryErased(
+                f"position {position} lies in a session that this one forked off and that was "
+                "deleted",
+                session_id=row.id,
+            )
+        row = parent
+    return row
+
+
+async def branch_of(store: LogStore, row: SessionRow, position: int) -> Branch:
+    """The branch that was current at a position of a session's own log."""
+    if position > row.branch:
+        return Branch(row.key, row.branch)
+    found = await store.branch_at(row.key, position)
+    return found or Branch(row.key, row.base)
+
+
+async def settle(store: LogStore, row: SessionRow, position: int) -> int:
+    """The position, or, where it lies inside a turn, the position before that turn.
+
+    Raises InvalidInput when it lies beyond the end of the log.
+    """
+    if position > row.seq:
+        raise InvalidInput(f"position {position} is beyond the end of the log, which is {row.seq}")
+    if row.open_turn is not None and position >= row.open_turn:
+        position = row.open_turn - 1
+    if position >= row.seq:
+        return await _before_open_calls(store, row)
+    owner = await owner_of(store, row, position + 1)
+    after = await store.records([Segment(owner.key, position, position + 1)])
+    if after and after[0].turn <= position:
+        return after[0].turn - 1
+    return position
+
+
+async def _before_open_calls(store: LogStore, row: SessionRow) -> int:
+    if not row.open_calls:
+        return row.seq
+    newest = await store.messages([Segment(row.key, row.base, row.seq)], 1)
+    return newest[-1].turn - 1 if newest else row.seq
+
+
+class View:
+    """The messages and the state of a session at `position`."""
+
+    __slots__ = ("_branch", "_chain", "_store", "position", "row")
+
+    def __init__(self, store: LogStore, row: SessionRow, position: int, branch: Branch) -> None:
+        self.row = row
+        self.position = position
+        self._store = store
+        self._branch = branch
+        self._chain: list[Segment] | None = None
+
+    @classmethod
+    async def at(cls, store: LogStore, row: SessionRow, position: int) -> View:
+        """The view at a position of this session's log or of the one that it forked off."""
+        owner = row if position > row.base else await owner_of(store, row, position)
+        return cls(store, owner, position, await branch_of(store, owner, position))
+
+    @property
+    def branch(self) -> Branch:
+        """The branch that the view stands on."""
+        return self._branch
+
+    async def chain(self) -> list[Segment]:
+        """The segments of the view, newest first, as many as one page has."""
+        if self._chain is None:
+            key, low = self._branch.session, self._branch.low
+            if low == 0 and self.row.base == 0:
+                self._chain = [Segment(key, 0, self.position)]
+            else:
+                self._chain = await self._store.chain(key, low, self.position, PAGE)
+        return self._chain
+
+    async def messages(
+        self, limit: int | None = None, before: int | None = None
+    ) -> list[Message]:
+        """The newest messages, at most `limit`, in the order of the log.
+
+        A tool group is never split: one that the limit would cut is left out, but the newest is
+        whole even where it is longer.
+        """
+        if limit == 0:
+            return []
+        wanted = limit
+        while True:
+            found = await self._read(wanted, before)
+            complete = wanted is None or len(found) < wanted
+            messages = history.whole_start(found)
+            if before is not None:
+                messages = history.whole_end(messages)
+            if messages or complete:
+                return messages
+            wanted = (wanted or 0) * 2
+
+    async def _read(self, limit: int | None, before: int | None) -> list[Message]:
+        blocks: list[list[Record]] = []
+        missing = limit
+        floor: Mark | None = None
+        async for parts, mark in self.parts(before):
+            floor = mark
+            if parts:
+                block = await self._store.messages(parts, missing)
+                blocks.append(block)
+                missing = None if missing is None else missing - len(block)
+            if missing == 0:
+                break
+        uid, session_id = self.row.uid, self.row.id
+        messages = [
+            message_of(record, uid, session_id) for block in reversed(blocks) for record in block
+        ]
+        if floor is not None and missing != 0:
+            messages[:0] = await self._summary(floor)
+        return messages
+
+    async def parts(
+        self, before: int | None = None
+    ) -> AsyncIterator[tuple[list[Segment], Mark | None]]:
+        """The stretches of the log that are shown, newest first, with the floor found so far."""
+        flags = self.row.marks
+        if not flags:
+            async for page in self._pages():
+                yield _clipped(page, before), None
+            return
+        floor: Mark | None = None
+        holes = await self._holes() if flags & HOLES else []
+        async for page in self._pages():
+            for segment in page:
+                if floor is not None and floor.high >= segment.high:
+                    return
+                if floor is None and flags & FLOORS:
+                    found = await self._store.marks(
+                        segment, "floor", below=_EVERYTHING, limit=1
+                    )
+                    floor = found[0] if found else None
+                async for parts in self._shown(segment, holes, floor, before):
+                    yield parts, floor
+
+    async def _shown(
+        self,
+        segment: Segment,
+        holes: list[tuple[int, int]],
+        floor: Mark | None,
+        before: int | None,
+    ) -> AsyncIterator[list[Segment]]:
+        bottom = max(segment.low, floor.high if floor else 0)
+        high = segment.high if before is None else min(segment.high, before - 1)
+        below = _EVERYTHING if before is None else high
+        while high > bottom:
+            cuts: list[Mark] = []
+            if self.row.marks & CUTS:
+                cuts = await self._store.marks(segment, "cut", below=below, limit=PAGE)
+            low = max(bottom, cuts[-1].low) if len(cuts) == PAGE else bottom
+            gaps = [(cut.low, cut.high) for cut in cuts] + holes
+            yield history.subtract(Segment(segment.session, low, high), gaps)
+            high = below = low
+
+    async def _pages(self) -> AsyncIterator[list[Segment]]:
+        page = await self.chain()
+        while True:
+            yield page
+            if len(page) < PAGE:
+                return
+            last = page[-1]
+            more = await self._store.chain(last.session, last.low, last.high, PAGE + 1)
+            page = more[1:]
+
+    async def _holes(self) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        async for page in self._pages():
+            for segment in page:
+                marks = await self._store.marks(
+                    segment, "hole", below=_EVERYTHING, limit=_EVERYTHING
+                )
+                found.extend((mark.low, mark.high) for mark in marks)
+        return found
+
+    async def _summary(self, floor: Mark) -> list[Message]:
+        """What stands for the messages below the floor, if they were summarised."""
+        owner = await owner_of(self._store, self.row, floor.at)
+        records = await self._store.records(
+            [Segment(owner.key, floor.at - 1, floor.at)], types=[SESSION_PRUNED]
+        )
+        summary = body_of(records[0]).get("summary") if records else None
+        if not isinstance(summary, str):
+            return []
+        return [
+            Message(
+                role="system",
+                content=summary,
+                metadata={"summary_of": [1, floor.high]},
+                id=f"{owner.uid.hex()[:12]}-{floor.at}",
+                seq=floor.at,
+                time=records[0].time,
+            )
+        ]
+
+    async def count(self) -> int:
+        """How many messages are shown."""
+        total = 0
+        floor: Mark | None = None
+        async for parts, mark in self.parts():
+            floor = mark
+            total += await self._store.count_messages(parts)
+        return total + (len(await self._summary(floor)) if floor else 0)
+
+    async def turns(self, limit: int | None = None) -> list[Record]:
+        """The records of the newest messages, oldest first, not decoded."""
+        blocks: list[list[Record]] = []
+        missing = limit
+        async for parts, _ in self.parts():
+            block = await self._store.messages(parts, missing)
+            blocks.append(block)
+            missing = None if missing is None else missing - len(block)
+            if missing == 0:
+                break
+        return [record for block in reversed(blocks) for record in block]
+
+    async def state(self, key: str) -> Record | None:
+        """The event that set or deleted a key of session state last."""
+        async for page in self._pages():
+            found = await self._store.state(page, key)
+            if found is not None:
+                return found
+        return None
+
+    async def state_keys(self) -> list[str]:
+        """The keys of session state that were ever set, deleted ones included."""
+        keys: dict[str, int] = {}
+        async for page in self._pages():
+            for key, seq in await self._store.state_keys(page):
+                keys.setdefault(key, seq)
+        return sorted(keys)
+
+
+def _clipped(page: Sequence[Segment], before: int | None) -> list[Segment]:
+    if before is None:
+        return list(page)
+    return [
+        Segment(segment.session, segment.low, min(segment.high, before - 1))
+        for segment in page
+        if segment.low < before - 1
+    ]
