@@ -6,15 +6,14 @@ ARGS ?=
 STORE ?= sqlite:///demo.db
 
 # The Python that sets up: the one asked for, the one already in use, or the newest that can.
-SET_UP = \
-	python="$(PYTHON)"; \
-	for candidate in .venv/bin/python python3.13 python3.12 python3.11 python3; do \
-		[ -z "$$python" ] || break; \
+CANDIDATES = $(or $(PYTHON),.venv/bin/python python3.13 python3.12 python3.11 python3)
+SET_UP = python=""; \
+	for candidate in $(CANDIDATES); do \
 		"$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
-			>/dev/null 2>&1 </dev/null && python="$$candidate"; \
+			>/dev/null 2>&1 </dev/null && python="$$candidate" && break; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "No Python 3.11 or newer with venv and pip was found." \
+		echo "No Python 3.11 or newer with venv and pip was found among: $(CANDIDATES)." \
 			"Install one, or name it: make $@ PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
