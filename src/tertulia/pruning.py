@@ -25,7 +25,7 @@ MAX_KEEP: Final = 1_000_000_000
 SUMMARIZE_KEEPS: Final = 50
 UNJUDGED: Final = 10
 
-_KEEP_LAST: Final = re.compile(r"keep_last_([0-9]+)", re.ASCII)
+_KEEP_LAST: Final = re.compile(r"keep_last_([0-9]{1,12})", re.ASCII)
 
 
 class Strategy(msgspec.Struct, frozen=True):
@@ -97,7 +97,7 @@ def cut(turns: Sequence[int], keep: int, *, more: bool = False) -> int | None:
     `turns` holds the turn of each visible message, oldest first: all of them, or at least the
     newest keep + 1, with `more` where older visible ones were left out. No turn is ever parted,
     and the newest one stays whole even where it is longer than `keep`. None when nothing is to
-    be hidden.
+    be hidden; where only the newest turn was given and more is there, the position before it.
     """
     if len(turns) <= keep:
         return None

@@ -24,7 +24,7 @@ Deed = Literal["prune", "clear", "rewind", "delete", "erase"]
 
 _WINDOWS: Final = ("sliding_window", "keep_last_n")
 _WITH_MODEL: Final = ("summarize_old", "keep_important")
-_KEEP_LAST: Final = re.compile(r"keep_last_([1-9][0-9]*)", re.ASCII)
+_KEEP_LAST: Final = re.compile(r"keep_last_([1-9][0-9]{0,11})", re.ASCII)
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
