@@ -1,0 +1,194 @@
+"""What stores on one SQL semantics share: every operation but `commit`, and documents."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from tertulia.events import Record
+from tertulia.stores import engine, queries
+from tertulia.stores import rows as row
+from tertulia.stores.base import (
+    Branch,
+    Input,
+    Mark,
+    MarkKind,
+    Receipt,
+    Request,
+    Segment,
+    SessionRow,
+    SessionStore,
+    SharedScope,
+    SharedValue,
+)
+from tertulia.stores.database import Database
+from tertulia.values import json_value
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class EngineStore(SessionStore):
+    """Names each operation once; a store says how to read, and how to write a transaction."""
+
+    @abstractmethod
+    def _read(
+        self, query: Callable[Concatenate[Database, P], T], *args: P.args, **kw: P.kwargs
+    ) -> T:
+        """Run a query on a connection; never suspends."""
+
+    @abstractmethod
+    def _write(
+        self,
+        touched: int,
+        run: Callable[Concatenate[Database, P], T],
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> Awaitable[T]:
+        """Run in a transaction, in the order of the calls; rings the bells of session `touched`."""
+
+    @abstractmethod
+    def _write_now(
+        self, run: Callable[Concatenate[Database, P], T], *args: P.args, **kw: P.kwargs
+    ) -> T:
+        """The same, and block this thread until it is durable."""
+
+    async def _erased(self) -> None:
+        """Make sure that nothing of what was erased is left in a journal."""
+
+    async def find(self, app: str | None, session_id: str) -> SessionRow | None:
+        return self._read(queries.find, app, session_id)
+
+    async def row(self, key: int) -> SessionRow | None:
+        return self._read(queries.session, key)
+
+    async def rows(
+        self,
+        *,
+        app: str | None = None,
+        user: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        due_before: int | None = None,
+        any_app: bool = True,
+    ) -> list[SessionRow]:
+        values = {"app": app, "any_app": any_app, "after": after, "limit": limit}
+        return self._read(queries.sessions, user, due_before, values)
+
+    async def children(self, key: int) -> list[SessionRow]:
+        return self._read(queries.children, key)
+
+    async def branch_at(self, key: int, position: int) -> Branch | None:
+        return self._read(queries.branch_at, key, position)
+
+    async def chain(self, session: int, low: int, high: int, limit: int = 64) -> list[Segment]:
+        return self._read(queries.chain, session, low, high, limit)
+
+    async def marks(
+        self, segment: Segment, kind: MarkKind, *, below: int, limit: int = 64
+    ) -> list[Mark]:
+        return self._read(queries.marks, segment, kind, below, limit)
+
+    async def messages(
+        self, segments: Sequence[Segment], limit: int | None = None, *, newest: bool = True
+    ) -> list[Record]:
+        return self._read(queries.read, queries.MESSAGES[newest], segments, limit)
+
+    async def records(
+        self,
+        segments: Sequence[Segment],
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+        types: Sequence[str] | None = None,
+        since_time: int | None = None,
+    ) -> list[Record]:
+        if types is None and since_time is None:
+            return self._read(queries.read, queries.RECORDS[newest], segments, limit)
+        chosen = (row.types_text(types), since_time)
+        return self._read(queries.read, queries.CHOSEN[newest], segments, limit, chosen)
+
+    async def count_messages(self, segments: Sequence[Segment]) -> int:
+        return self._read(queries.count_messages, segments)
+
+    async def state(self, segments: Sequence[Segment], key: str) -> Record | None:
+        return self._read(queries.state, segments, key)
+
+    async def state_keys(self, segments: Sequence[Segment]) -> list[tuple[str, int]]:
+        return self._read(queries.state_keys, segments)
+
+    async def shared(
+        self, scope: SharedScope, app: str | None, user: str | None, key: str
+    ) -> SharedValue | None:
+        return self._read(queries.shared, scope, app, user, key)
+
+    async def shared_keys(
+        self, scope: SharedScope, app: str | None, user: str | None
+    ) -> list[tuple[str, SharedValue]]:
+        return self._read(queries.shared_keys, scope, app, user)
+
+    async def put_input(self, entry: Input) -> Input:
+        return await self._write(entry.session, engine.put_input, entry)
+
+    async def inputs(self, session: int) -> list[Input]:
+        return self._read(queries.inputs, session)
+
+    async def drop_inputs(self, ids: Sequence[int]) -> int:
+        return await self._write(0, engine.drop_inputs, ids)
+
+    async def request(self, session: int, key: str) -> Request | None:
+        return self._read(queries.request, session, key)
+
+    async def drop_requests(self, before: int) -> int:
+        return await self._write(0, engine.drop_requests, before)
+
+    async def entity(self, kind: str, key: str) -> SharedValue | None:
+        return self._read(queries.entity, kind, key)
+
+    async def put_entity(self, kind: str, key: str, value: bytes | None, expect: int) -> int:
+        return await self._write(0, engine.put_entity, kind, key, value, expect)
+
+    async def erase(self, segments: Sequence[Segment], types: Sequence[str] | None = None) -> int:
+        erased, wanted = 0, row.types_text(types)
+        for segment in segments:
+            count = engine.ERASE_AT_ONCE
+            while count == engine.ERASE_AT_ONCE:
+                count = await self._write(segment.session, engine.erase, segment, wanted)
+                erased += count
+        await self._erased()
+        return erased
+
+    async def delete_session(self, row: SessionRow, receipt: Receipt, *, stub: bool) -> None:
+        await self._write(row.key, engine.delete_session, row, receipt, stub)
+        while not await self._write(0, engine.remove_events, row.key):
+            pass
+        await self._erased()
+
+    async def erase_user(self, app: str | None, user: str, receipt: Receipt) -> int:
+        erased = await self._write(0, engine.erase_user, app, user, receipt)
+        await self._erased()
+        return erased
+
+    async def receipts(self) -> list[Receipt]:
+        return self._read(queries.receipts)
+
+    async def add_receipt(self, receipt: Receipt) -> None:
+        await self._write(0, engine.add_receipt, receipt)
+
+    # -- documents
+
+    def save(self, session_id: str, data: dict[str, Any]) -> None:
+        text = json.dumps(json_value(data, "data"), ensure_ascii=False, separators=(",", ":"))
+        self._write_now(engine.save_document, session_id, text)
+
+    def load(self, session_id: str) -> dict[str, Any] | None:
+        text = self._read(queries.load_document, session_id)
+        return None if text is None else cast("dict[str, Any]", json.loads(text))
+
+    def delete(self, session_id: str) -> bool:
+        return self._write_now(engine.delete_document, session_id)
+
+    def list_sessions(self) -> list[str]:
+        return self._read(queries.list_documents)
