@@ -80,6 +80,10 @@ class Draft:
         self.seq = row.seq
         self.open_calls = row.open_calls
         self.added = 0
+        self.uncounted = 0
+        """Messages of this change that count in the view, whatever it had before."""
+        self.visible = row.visible
+        """How many messages the view will have; those of a running turn count at its end."""
 
     def add(
         self,
@@ -117,6 +121,8 @@ class Draft:
         elif not self.open_calls:
             self.group = None
         self.added += 1
+        if self.turn is None:
+            self.count(1)
         result = stamped(message, self.row.uid, seq, self.now)
         self.messages.append(result)
         return result
@@ -126,21 +132,24 @@ class Draft:
         for call_id in self.open_calls:
             self.message(unknown_result(call_id))
 
+    def count(self, messages: int) -> None:
+        """So many messages more are in the view."""
+        self.uncounted += messages
+        if self.visible >= 0:
+            self.visible += messages
+
     def remember(self, key: str, seq: int) -> None:
         """Index an event as the newest value of a key of session state."""
         self.state.append((key, seq))
 
     def change(self) -> Change:
         """The change, with the row as it will be."""
-        visible = self.after.pop("visible", None)
-        if visible is None:
-            visible = self.row.visible + self.added if self.row.visible >= 0 else -1
         after = msgspec.structs.replace(
             self.row,
             seq=self.seq,
             digest=self._digest,
             open_calls=self.open_calls,
-            visible=visible,
+            visible=self.visible,
             active=self.now,
             **self.after,
         )

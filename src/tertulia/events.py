@@ -43,7 +43,6 @@ SESSION_ERASED: Final = "session.erased"
 SESSION_ENDED: Final = "session.ended"
 SESSION_REOPENED: Final = "session.reopened"
 SESSION_CHANGED: Final = "session.changed"
-SESSION_EXPORTED: Final = "session.exported"
 RETENTION_SET: Final = "retention.set"
 HOLD_SET: Final = "hold.set"
 HOLD_RELEASED: Final = "hold.released"
@@ -72,7 +71,6 @@ EVENT_TYPES: dict[str, str] = {
     SESSION_ENDED: "the conversation was ended",
     SESSION_REOPENED: "the conversation goes on",
     SESSION_CHANGED: "metadata or the system prompt changed",
-    SESSION_EXPORTED: "the session was exported",
     RETENTION_SET: "the retention policy changed",
     HOLD_SET: "a legal hold was set",
     HOLD_RELEASED: "a legal hold was released",

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from tertulia.errors import InvalidInput
 from tertulia.messages import Message
-from tertulia.stores.base import Segment
+
+
+class Segment(msgspec.Struct, frozen=True, gc=False):
+    """The events of one session with low < seq <= high, as one link of a view's chain."""
+
+    session: int
+    low: int
+    high: int
 
 
 def check_limit(limit: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -31,28 +31,41 @@ class Host(Protocol):
         ...
 
     @property
-    def registry(self) -> dict[tuple[Any, ...], Any]:
-        """What is shared by all objects of this runtime that mean the same thing."""
+    def registry(self) -> MutableMapping[tuple[Any, ...], Any]:
+        """What is shared by all objects of this runtime that mean the same thing; weakly held."""
+        ...
+
+    @property
+    def dirty(self) -> set[Any]:
+        """Conversations with state that is yet to be written; they are kept alive."""
+        ...
+
+    @property
+    def unwritten(self) -> dict[tuple[str, str | None, str | None, str], Any]:
+        """The newest write of each key of shared state that is yet to be written."""
         ...
 
 
 _current: ContextVar[Host | None] = ContextVar("tertulia_host", default=None)
-_default: list[Callable[[], Host]] = []
+_default: list[Callable[[Any], Host]] = []
 
 
-def set_default(factory: Callable[[], Host]) -> None:
-    """Say where the default host comes from; `runtime.py` does this."""
+def set_default(factory: Callable[[Any], Host]) -> None:
+    """Say where a host for a store comes from (None: the default one); `runtime.py` does this."""
     _default[:] = [factory]
+
+
+def for_store(store: Any) -> Host:
+    """The host of a store, or of the address of one."""
+    if not _default:
+        raise ConfigurationError("no runtime: import tertulia, or pass runtime=")
+    return _default[0](store)
 
 
 def current() -> Host:
     """The host of the enclosing ``async with Runtime``, else the configured default."""
     found = _current.get()
-    if found is not None:
-        return found
-    if not _default:
-        raise ConfigurationError("no runtime: import tertulia, or pass runtime=")
-    return _default[0]()
+    return for_store(None) if found is None else found
 
 
 @contextmanager

@@ -233,6 +233,16 @@ class View:
             total += await self._store.count_messages(parts)
         return total + (len(await self._summary(floor)) if floor else 0)
 
+    async def oldest(self, limit: int) -> list[Record]:
+        """The records of the oldest messages that are shown, at most `limit`, oldest first."""
+        kept: list[Record] = []
+        parts = [part async for page, _ in self.parts() for part in page]
+        for part in reversed(parts):
+            kept.extend(await self._store.messages([part], limit - len(kept), newest=False))
+            if len(kept) >= limit:
+                break
+        return kept
+
     async def turns(self, limit: int | None = None) -> list[Record]:
         """The records of the newest messages, oldest first, not decoded."""
         blocks: list[list[Record]] = []

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from tertulia.events import Record
+from tertulia.history import Segment as Segment
 
 Level = Literal["log", "memory", "document"]
 """What a store keeps: all promises; all but durability; or one process and whole documents."""
@@ -79,14 +80,6 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     due_at: int | None = None
     """When retention has something to do here, in microseconds; None for never."""
     details: Details = Details()
-
-
-class Segment(msgspec.Struct, frozen=True, gc=False):
-    """The events of one session with low < seq <= high, as one link of a view's chain."""
-
-    session: int
-    low: int
-    high: int
 
 
 class Branch(msgspec.Struct, frozen=True, gc=False):
@@ -289,9 +282,7 @@ class LogStore(Protocol):
         """The branch of this session that was current at `position`: the newest with low < it."""
         ...
 
-    async def chain(
-        self, session: int, low: int, high: int, limit: int = 64
-    ) -> list[Segment]:
+    async def chain(self, session: int, low: int, high: int, limit: int = 64) -> list[Segment]:
         """The segments of a view, newest first, from the branch (session, low) cut at `high`."""
         ...
 
@@ -396,15 +387,18 @@ class LogStore(Protocol):
         """Erase bodies and salts (keeping the digest of each body); returns how many were there."""
         ...
 
-    async def delete(self, row: SessionRow, receipt: Receipt, *, stub: bool) -> None:
+    async def delete_session(self, row: SessionRow, receipt: Receipt, *, stub: bool) -> None:
         """Remove a session with its events, state, inbox and requests, and note the receipt.
 
         With `stub` the row stays, as deleted, for those that forked off it. Raises StaleWriter.
         """
         ...
 
-    async def erase_user(self, app: str | None, user: str, receipt: Receipt) -> int:
-        """Remove a user's shared state (their sessions are deleted one by one before)."""
+    async def erase_user(self, user: str, receipt: Receipt) -> int:
+        """Remove a user's shared state in every app and note the receipt; how many values.
+
+        The user's sessions are deleted one by one before.
+        """
         ...
 
     async def receipts(self) -> list[Receipt]:

@@ -233,8 +233,8 @@ def erase(db: Database, segment: Segment, types: str | None) -> int:
     return db.changes()
 
 
-def erase_user(db: Database, app: str | None, user: str, receipt: Receipt) -> int:
-    db.execute(SQL["erase_user"], (row.scope_value(app), user))
+def erase_user(db: Database, user: str, receipt: Receipt) -> int:
+    db.execute(SQL["erase_user"], (user,))
     erased = db.changes()
     add_receipt(db, receipt)
     return erased

@@ -166,8 +166,8 @@ class EngineStore(SessionStore):
             pass
         await self._erased()
 
-    async def erase_user(self, app: str | None, user: str, receipt: Receipt) -> int:
-        erased = await self._write(0, engine.erase_user, app, user, receipt)
+    async def erase_user(self, user: str, receipt: Receipt) -> int:
+        erased = await self._write(0, engine.erase_user, user, receipt)
         await self._erased()
         return erased
 

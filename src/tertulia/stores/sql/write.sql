@@ -48,7 +48,7 @@ WHERE :expect IS NULL OR :expect = ifnull(
 ON CONFLICT (scope, app, user, key) DO UPDATE SET value = excluded.value, version = version + 1
 
 -- name: erase_user
-DELETE FROM shared_state WHERE scope = 'user' AND app = ? AND user = ?
+DELETE FROM shared_state WHERE scope = 'user' AND user = ?
 
 -- name: put_input
 INSERT INTO inbox (session, worker, kind, time, body) VALUES (?, ?, ?, ?, ?) RETURNING id

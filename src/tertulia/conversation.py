@@ -1,0 +1,392 @@
+"""One conversation within this process, whatever objects speak for it.
+
+It knows the row of the session, lets one writer in at a time, and carries out changes: it
+takes hold, drafts, commits, and begins again where somebody else was faster. A turn that a dead
+process left open is closed by the first new change, in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from tertulia import closing, events, retention
+from tertulia.codec import body_of, encode
+from tertulia.doors import Outcome
+from tertulia.drafting import Draft
+from tertulia.errors import (
+    AccessDenied,
+    RetentionRefused,
+    SessionBusy,
+    SessionEnded,
+    SessionExists,
+    SessionNotFound,
+    StaleWriter,
+    TurnTimeout,
+    VersionConflict,
+)
+from tertulia.gate import Gate, GateDeadlock, GateFull, GateTimeout
+from tertulia.host import Host
+from tertulia.messages import Message
+from tertulia.scoped import ABSENT, StateWrite
+from tertulia.stores.base import Branch, Details, Input, Mark, Segment, SessionRow
+from tertulia.trimming import trim
+from tertulia.view import CUTS, View
+
+if TYPE_CHECKING:
+    from tertulia.turns import Turn
+
+T = TypeVar("T")
+Build = Callable[[Draft], Awaitable[T]]
+
+MAX_WAITERS = 1_000
+TURN_TIMEOUT = 600.0
+_POLL = 0.25
+"""Seconds after which a waiter looks again even if no bell rang."""
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller said of the session when it was opened; None means: as stored."""
+
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    retention: dict[str, Any] | None = None
+    system: str | None = None
+    agent: str | None = None
+    messages: tuple[Message, ...] = ()
+
+
+class Conversation:
+    """The state that all `Session` objects of one id in one runtime share."""
+
+    def __init__(self, host: Host, app: str | None, session_id: str) -> None:
+        self.host = host
+        self.app = app
+        self.id = session_id
+        self.gate = Gate(MAX_WAITERS)
+        self.known: SessionRow | None = None
+        """The row after our last commit; None when it must be read again."""
+        self.turn: Turn | None = None
+        self.pending: deque[StateWrite] = deque()
+        self.temp: dict[str, Any] = {}
+        self.opening = Opening()
+        """What the object said that queued the newest state write."""
+        self.waiting: set[int] = set()
+        """Inbox rows that a call of this process waits for."""
+        self.requests: dict[str, tuple[bytes, Outcome[Any]]] = {}
+
+    # -- reading
+
+    async def row(self) -> SessionRow | None:
+        """The row as it is now."""
+        return await self.host.store.find(self.app, self.id)
+
+    async def existing(self, opening: Opening) -> SessionRow:
+        """The row as it is now, if the caller may see it; raises SessionNotFound, AccessDenied."""
+        row = await self.row()
+        if row is None:
+            raise SessionNotFound(f"there is no session {self.id!r}", session_id=self.id)
+        self.check_access(row, opening)
+        return row
+
+    def check_access(self, row: SessionRow, opening: Opening) -> None:
+        """Raise AccessDenied when another user's session is asked for."""
+        if opening.user is not None and row.user is not None and opening.user != row.user:
+            raise AccessDenied(
+                f"session {self.id!r} belongs to another user", session_id=self.id
+            )
+
+    async def view(self, row: SessionRow, position: int | None = None) -> View:
+        """What `row` shows at a position, by default to whoever is outside its running turn."""
+        if position is None:
+            position = row.seq if row.open_turn is None else row.open_turn - 1
+        return await View.at(self.host.store, row, position)
+
+    # -- writing
+
+    async def enter(self, seconds: float | None = None) -> None:
+        """Wait for the gate; raises SessionBusy and TurnTimeout."""
+        try:
+            await self.gate.enter(TURN_TIMEOUT if seconds is None else seconds)
+        except GateFull:
+            raise SessionBusy(
+                f"{self.gate.waiting} calls wait for session {self.id!r} already",
+                session_id=self.id,
+            ) from None
+        except GateDeadlock:
+            raise SessionBusy(
+                f"session {self.id!r} is in use by a task of this event loop, which a synchronous "
+                "call here would block; await the asynchronous method instead",
+                session_id=self.id,
+            ) from None
+        except GateTimeout:
+            raise TurnTimeout(
+                f"session {self.id!r} did not become free in time", session_id=self.id
+            ) from None
+
+    async def append(self, opening: Opening, build: Build[T]) -> T:
+        """One change outside of a turn: hold, append and release in one commit."""
+        await self.enter()
+        try:
+            return await self.commit(opening, build)
+        finally:
+            self.gate.leave()
+
+    async def commit(
+        self, opening: Opening, build: Build[T], *, reopening: bool = False
+    ) -> T:
+        """Draft and commit until nobody was faster; the gate is ours."""
+        store = self.host.store
+        while True:
+            draft = await self.draft(opening, reopening=reopening)
+            writes = tuple(self.pending)
+            for write in writes:
+                await write.draft(draft, store)
+            result = await build(draft)
+            await self.trim(draft)
+            if not draft.records:
+                return result
+            try:
+                self.known = await store.commit(draft.change())
+            except (StaleWriter, SessionExists, VersionConflict):
+                self.known = None
+                continue
+            except BaseException:
+                self.known = None
+                raise
+            self.settle_writes(writes)
+            return result
+
+    def enqueue(self, write: StateWrite, user: str | None, opening: Opening) -> None:
+        """Queue a state write; everybody in this process sees it from here on."""
+        self.pending.append(write)
+        self.opening = opening
+        self.host.dirty.add(self)
+        if write.scope != "session":
+            self.host.unwritten[write.scope, self.app, user, write.key] = write
+        write.user = user
+
+    def pending_elsewhere(self, scope: str, user: str | None, key: str) -> Any:
+        """The JSON of a shared value that some conversation of this process is yet to write."""
+        owner = user if scope == "user" else None
+        found = self.host.unwritten.get((scope, self.app, owner, key))
+        return ABSENT if found is None else found.value
+
+    async def flush(self) -> None:
+        """Write the state that is queued."""
+        if not self.pending:
+            return
+
+        async def build(draft: Draft) -> None:
+            return None
+
+        await self.append(self.opening, build)
+
+    def settle_writes(self, writes: tuple[StateWrite, ...]) -> None:
+        """These state writes are durable: take them out of the queue and tell who waits."""
+        for write in writes:
+            self.pending.remove(write)
+            place = (write.scope, self.app, write.user, write.key)
+            if self.host.unwritten.get(place) is write:
+                del self.host.unwritten[place]
+            write.outcome.set_result(None)
+        if not self.pending:
+            self.host.dirty.discard(self)
+
+    async def draft(self, opening: Opening, *, reopening: bool = False) -> Draft:
+        """A draft on the row as it is, with what must happen first: creation, recovery."""
+        host = self.host
+        row = self.known
+        if row is None or row.holder is not None:
+            row = await self._free_row()
+        if row is None:
+            return self._creation(opening)
+        self.check_access(row, opening)
+        if row.status == "ended" and not reopening:
+            raise SessionEnded(
+                f"session {self.id!r} was ended; await session.reopen() to go on",
+                session_id=self.id,
+            )
+        group = await self._group(row) if row.open_calls and row.open_turn is None else None
+        draft = Draft(row, now=host.clock.now(), salt=host.ids.salt, group=group)
+        if row.open_turn is not None:
+            await self.close_abandoned(draft, row)
+        self._merge(draft, opening)
+        return draft
+
+    async def _free_row(self) -> SessionRow | None:
+        """The row, once no living worker holds it. Raises TurnTimeout."""
+        store = self.host.store
+        deadline = self.host.clock.monotonic() + TURN_TIMEOUT
+        while True:
+            row = await self.row()
+            if row is None or row.holder is None or row.holder == store.worker:
+                return row
+            if not store.worker_is_alive(row.holder):
+                return row
+            left = deadline - self.host.clock.monotonic()
+            if left <= 0:
+                raise TurnTimeout(
+                    f"session {self.id!r} is held by another process that lives; "
+                    f"`tertulia unlock {self.id}` takes it away from it",
+                    session_id=self.id,
+                )
+            await self._bell(row.key, min(left, _POLL))
+
+    async def _bell(self, key: int, seconds: float) -> None:
+        rung: Outcome[None] = Outcome()
+        forget = self.host.store.watch(key, lambda: rung.set_result(None))
+        try:
+            await rung.within(seconds)
+        finally:
+            forget()
+
+    def _creation(self, opening: Opening) -> Draft:
+        host = self.host
+        now, uid = host.clock.now(), host.ids.uid()
+        details = Details(
+            metadata=opening.metadata or {},
+            retention=opening.retention,
+            system=opening.system,
+            agent=opening.agent,
+        )
+        row = SessionRow(
+            key=0,
+            uid=uid,
+            app=self.app,
+            id=self.id,
+            user=opening.user,
+            seq=0,
+            digest=events.genesis(uid),
+            created=now,
+            active=now,
+            details=details,
+        )
+        draft = Draft(row, now=now, salt=host.ids.salt, create=True)
+        draft.branch = Branch(0, 0)
+        draft.add(events.SESSION_CREATED, msgspec.to_builtins(details))
+        for message in opening.messages:
+            draft.message(message)
+        return draft
+
+    def _merge(self, draft: Draft, opening: Opening) -> None:
+        """Bring metadata, retention and system prompt of a reopened session up to date."""
+        row = draft.row
+        old = row.details
+        if opening.messages:
+            raise SessionExists(
+                f"session {self.id!r} exists; messages= is for new ones", session_id=self.id
+            )
+        changes: dict[str, Any] = {}
+        metadata = {**old.metadata, **(opening.metadata or {})}
+        if metadata != old.metadata:
+            changes["metadata"] = metadata
+        if opening.system is not None and opening.system != old.system:
+            changes["system"] = opening.system
+        if changes:
+            draft.add(events.SESSION_CHANGED, changes, actor="app")
+        if opening.retention is not None and opening.retention != old.retention:
+            self._check_weaker(old, opening.retention)
+            draft.add(events.RETENTION_SET, {"retention": opening.retention}, actor="app")
+            changes["retention"] = opening.retention
+        if changes:
+            draft.after["details"] = msgspec.structs.replace(old, **changes)
+
+    def _check_weaker(self, old: Details, new: Mapping[str, Any]) -> None:
+        before, after = retention.parse(old.retention), retention.parse(new)
+        reason = retention.weakens(before, after) if before is not None else None
+        if reason is not None:
+            raise RetentionRefused(f"session {self.id!r}: {reason}", session_id=self.id)
+
+    async def _group(self, row: SessionRow) -> int | None:
+        newest = await self.host.store.messages([Segment(row.key, row.base, row.seq)], 1)
+        return newest[-1].turn if newest else None
+
+    # -- what a dead process left open
+
+    async def close_abandoned(self, draft: Draft, row: SessionRow) -> None:
+        """Close the turn that is open in `row`, as the first thing of a draft."""
+        turn = row.open_turn
+        if turn is None:
+            return
+        records = await self.host.store.records([Segment(row.key, turn - 1, row.seq)])
+        trace = closing.trace(turn, ((record.type, body_of(record)) for record in records))
+        await self.close_turn(draft, trace, events.TURN_ABANDONED, {})
+        draft.after["epoch"] = row.epoch + 1
+
+    async def close_turn(
+        self,
+        draft: Draft,
+        trace: closing.Trace,
+        kind: str,
+        body: dict[str, Any],
+        *,
+        keep: bool = False,
+    ) -> None:
+        """Close the open turn in a draft: keep what it did, or hide it as if it had not been."""
+        draft.turn, draft.group = trace.turn, None
+        kept = keep or trace.outcome() == "interrupted"
+        if kept:
+            draft.close_calls()
+        if kind == events.TURN_FAILED and kept:
+            kind = events.TURN_INTERRUPTED
+        outcome = "kept" if kept else "hidden"
+        draft.add(kind, {**body, "outcome": outcome, "messages": trace.messages})
+        draft.after["holder"] = None
+        draft.after["open_turn"] = None
+        if not kept:
+            await self._hide_turn(draft, trace.turn)
+        else:
+            draft.count(trace.messages + draft.added)
+        draft.open_calls, draft.turn = (), None
+
+    async def _hide_turn(self, draft: Draft, turn: int) -> None:
+        """Hide a turn behind a cut; a cut right before it grows, so that cuts stay few."""
+        row, store = draft.row, self.host.store
+        segment = Segment(row.key, row.branch, turn - 1)
+        found: list[Mark] = []
+        if row.marks & CUTS:
+            found = await store.marks(segment, "cut", below=turn - 1, limit=1)
+        if found and not await store.count_messages([Segment(row.key, found[0].high, turn - 1)]):
+            draft.extend_cut = (found[0].high, draft.seq)
+        else:
+            draft.marks.append(Mark("cut", turn - 1, draft.seq, draft.seq))
+            draft.after["marks"] = row.marks | CUTS
+
+    # -- retention
+
+    async def trim(self, draft: Draft) -> None:
+        """Keep what retention says while appending: when it is due, and `max_messages`."""
+        details: Details = draft.after.get("details", draft.row.details)
+        if details.retention is None:
+            return
+        policy = retention.parse(details.retention)
+        if policy is None:
+            return
+        running = draft.after.get("open_turn", draft.row.open_turn) is not None
+        if policy.auto_prune and policy.max_messages is not None and not running:
+            await trim(self.host.store, draft, policy.max_messages)
+        ended = draft.after.get("status", draft.row.status) == "ended"
+        draft.after["due_at"] = retention.due_at(
+            policy, draft.now, ended=ended, visible=draft.visible
+        )
+
+    # -- the inbox
+
+    async def receive(self, kind: str, message: Message) -> Input | None:
+        """Write an input that has to wait into the inbox, if the session exists already."""
+        row = self.known or await self.row()
+        if row is None:
+            return None
+        store = self.host.store
+        entry = Input(
+            session=row.key,
+            worker=store.worker,
+            kind=kind,
+            time=self.host.clock.now(),
+            body=encode(message, "the input"),
+        )
+        return await store.put_input(entry)

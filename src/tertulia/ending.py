@@ -1,0 +1,115 @@
+"""Ending a conversation, going on with it, deleting it, and holding it for the law."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tertulia import events
+from tertulia.branching import outside_turn, permit
+from tertulia.codec import encode
+from tertulia.conversation import Conversation, Opening
+from tertulia.drafting import Draft
+from tertulia.errors import InvalidInput, SessionNotFound
+from tertulia.scoped import StateWrite
+from tertulia.stores.base import Details, Receipt
+from tertulia.view import View
+
+
+async def end(conversation: Conversation, opening: Opening, reason: str | None) -> None:
+    """End the conversation: session state is cleared, writes are refused until `reopen`."""
+    outside_turn(conversation, "end")
+    store = conversation.host.store
+
+    async def build(draft: Draft) -> None:
+        draft.close_calls()
+        if draft.row.key:
+            view = await View.at(store, draft.row, draft.row.seq)
+            for key in await view.state_keys():
+                record = await view.state(key)
+                if record is not None and record.type == events.STATE_SET:
+                    await StateWrite("session", key, None).draft(draft, store)
+        draft.add(events.SESSION_ENDED, {"reason": reason}, actor="app")
+        draft.after["status"] = "ended"
+
+    await conversation.append(opening, build)
+
+
+async def reopen(conversation: Conversation, opening: Opening) -> None:
+    """Go on with a conversation that was ended; nothing happens if it was not."""
+
+    async def build(draft: Draft) -> None:
+        if draft.row.status == "ended":
+            draft.add(events.SESSION_REOPENED, {}, actor="app")
+            draft.after["status"] = "open"
+
+    await conversation.enter()
+    try:
+        await conversation.commit(opening, build, reopening=True)
+    finally:
+        conversation.gate.leave()
+
+
+async def hold(conversation: Conversation, opening: Opening, reason: str | None) -> None:
+    """Set a legal hold, or release it with None. Raises InvalidInput for an empty reason."""
+    if reason is not None and not reason.strip():
+        raise InvalidInput("a legal hold needs its reason, for example the case it belongs to")
+
+    async def build(draft: Draft) -> None:
+        old: Details = draft.after.get("details", draft.row.details)
+        kept = old.retention
+        if reason is None and kept is not None and kept.get("legal_hold"):
+            kept = {**kept, "legal_hold": False}
+        if old.hold == reason and kept == old.retention:
+            return
+        kind = events.HOLD_RELEASED if reason is None else events.HOLD_SET
+        draft.add(kind, {"reason": reason or old.hold}, actor="app")
+        draft.after["details"] = msgspec.structs.replace(old, hold=reason, retention=kept)
+
+    await conversation.enter()
+    try:
+        await conversation.commit(opening, build, reopening=True)
+    finally:
+        conversation.gate.leave()
+
+
+async def delete(
+    conversation: Conversation, opening: Opening, why: str, *, erasing: bool = False
+) -> Receipt:
+    """Remove the session with all that belongs to it; the receipt says what was removed.
+
+    `erasing` is the erasure of a person, which goes before `immutable` but not before a hold.
+
+    Raises SessionNotFound and RetentionRefused.
+    """
+    outside_turn(conversation, "delete")
+    store, clock = conversation.host.store, conversation.host.clock
+    await conversation.enter()
+    try:
+        conversation.known = None
+        draft = await conversation.draft(opening, reopening=True)
+        row = draft.row
+        if draft.create:
+            raise SessionNotFound(
+                f"there is no session {conversation.id!r}", session_id=conversation.id
+            )
+        permit(conversation, row, "erase" if erasing else "delete", clock.now())
+        stub = bool(await store.children(row.key))
+        receipt = Receipt(
+            time=clock.now(),
+            type="session.deleted",
+            body=encode(
+                {
+                    "uid": row.uid.hex(),
+                    "events": row.seq - row.base,
+                    "digest": row.digest.hex(),
+                    "why": why,
+                    "out_of_reach": ["backups", "exports"],
+                }
+            ),
+        )
+        await store.delete_session(row, receipt, stub=stub)
+        conversation.pending.clear()
+        return receipt
+    finally:
+        conversation.known = None
+        conversation.gate.leave()

@@ -1,0 +1,167 @@
+"""What a runtime does to many sessions: sweeping what is due, erasing and exporting a user."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from tertulia import ending, hiding, pruning, retention
+from tertulia.codec import decode, encode, event_of
+from tertulia.conversation import Opening
+from tertulia.errors import AgentError
+from tertulia.following import log
+from tertulia.host import Host
+from tertulia.retention import Due, Retention
+from tertulia.session import conversation_of
+from tertulia.snapshot import take
+from tertulia.stores.base import Receipt, SessionRow
+
+REQUEST_TTL = 7 * 86_400 * 1_000_000
+PAGE = 200
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep did to a session, or would do."""
+
+    session_id: str
+    app_name: str | None
+    action: str
+    """`delete`, `end` or `prune`."""
+    reason: str
+    acts: bool
+    """False where retention only says it: `auto_prune` is off, or a hold stands."""
+    done: bool
+    error: str | None = None
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """The receipt of an erasure; it names what could not be reached."""
+
+    sessions: int
+    values: int
+    """Values of user state that were removed."""
+    held: list[str]
+    """Sessions that were left because of a legal hold."""
+    time: int
+    out_of_reach: list[str]
+
+
+async def rows(host: Host, **wanted: Any) -> AsyncIterator[SessionRow]:
+    """All sessions that fit, a page at a time."""
+    after = 0
+    while True:
+        page = await host.store.rows(after=after, limit=PAGE, **wanted)
+        for row in page:
+            yield row
+        if len(page) < PAGE:
+            return
+        after = page[-1].key
+
+
+async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
+    """Go through the sessions on which something is due (all of them for a dry run)."""
+    now = host.clock.now()
+    wanted: dict[str, Any] = {} if dry_run else {"due_before": now}
+    found: list[Swept] = []
+    async for row in rows(host, **wanted):
+        policy = retention.parse(row.details.retention)
+        if policy is None:
+            continue
+        for due in _due(policy, row, now):
+            error = None if dry_run or not due.acts else await _carry_out(host, row, policy, due)
+            done = due.acts and not dry_run and error is None
+            found.append(
+                Swept(
+                    session_id=row.id,
+                    app_name=row.app,
+                    action=due.action,
+                    reason=due.reason,
+                    acts=due.acts,
+                    done=done,
+                    error=error,
+                )
+            )
+            if due.action == "delete":
+                break
+    if not dry_run:
+        await host.store.drop_requests(now - REQUEST_TTL)
+    return found
+
+
+def _due(policy: Retention, row: SessionRow, now: int) -> list[Due]:
+    return retention.due(
+        policy,
+        active=row.active,
+        visible=max(row.visible, 0),
+        held=row.details.hold is not None,
+        ended=row.status == "ended",
+        now=now,
+    )
+
+
+async def _carry_out(host: Host, row: SessionRow, policy: Retention, due: Due) -> str | None:
+    """Do one due thing; the error if that failed, so that the sweep goes on with the others."""
+    conversation = conversation_of(host, row.app, row.id)
+    opening = Opening()
+    try:
+        if due.action == "delete":
+            await ending.delete(conversation, opening, due.reason)
+        elif due.action == "end":
+            await ending.end(conversation, opening, due.reason)
+        else:
+            name = f"keep_last_{policy.keep}"
+            await hiding.prune(conversation, opening, pruning.parse(name), name)
+    except AgentError as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+async def erase_user(host: Host, user: str) -> Erasure:
+    """Delete a user's sessions, unless a legal hold stands, and then their shared state."""
+    held: list[str] = []
+    erased = 0
+    now = host.clock.now()
+    async for row in rows(host, user=user):
+        policy = retention.parse(row.details.retention)
+        if row.details.hold is not None or (policy is not None and policy.legal_hold):
+            held.append(row.id)
+            continue
+        await ending.delete(
+            conversation_of(host, row.app, row.id), Opening(), "a person's erasure", erasing=True
+        )
+        erased += 1
+    out_of_reach = ["backups", "exports"]
+    body = {
+        "user": sha256(b"tertulia.1/user\0" + user.encode()).hexdigest(),
+        "sessions": erased,
+        "held": len(held),
+        "out_of_reach": out_of_reach,
+    }
+    values = 0
+    if not held:
+        receipt = Receipt(time=now, type="session.erased", body=encode(body))
+        values = await host.store.erase_user(user, receipt)
+    return Erasure(
+        sessions=erased, values=values, held=held, time=now, out_of_reach=out_of_reach
+    )
+
+
+async def export_user(host: Host, user: str) -> dict[str, Any]:
+    """A user's sessions with their whole logs, and the user's shared state by app."""
+    sessions: list[dict[str, Any]] = []
+    apps: set[str | None] = {None}
+    async for row in rows(host, user=user):
+        apps.add(row.app)
+        data = await take(conversation_of(host, row.app, row.id), Opening())
+        records = await host.store.records(await log(host.store, row))
+        data["events"] = [event_of(record, row.id).to_dict() for record in records]
+        sessions.append(data)
+    state: dict[str, dict[str, Any]] = {}
+    for app in apps:
+        for key, stored in await host.store.shared_keys("user", app, user):
+            if stored.value is not None:
+                state.setdefault(app or "", {})[key] = decode(stored.value, f"state {key!r}")
+    return {"user_id": user, "sessions": sessions, "state": state}

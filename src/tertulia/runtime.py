@@ -1,0 +1,296 @@
+"""Runtime: the composition root. One store, one clock, and all that lives on them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Mapping, MutableMapping
+from types import TracebackType
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from tertulia import doors, housekeeping, settings
+from tertulia import host as hosts
+from tertulia.clock import Clock, Ids, SystemClock, SystemIds, to_iso
+from tertulia.conversation import Conversation, Opening
+from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound
+from tertulia.history import check_limit
+from tertulia.housekeeping import Erasure, Swept
+from tertulia.session import Session
+from tertulia.stores import open_store
+from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats
+from tertulia.stores.documents import DocumentStore
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a listing."""
+
+    id: str
+    app_name: str | None
+    user_id: str | None
+    status: str
+    messages: int
+    """How many are visible; -1 when that is not known without counting."""
+    created: str
+    active: str
+    metadata: dict[str, Any]
+    seq: int
+    running: bool
+    """Whether a turn is open."""
+    cursor: int
+    """Pass it as `after=` to get what follows in the listing."""
+
+
+class Runtime:
+    """Holds sessions and entities on one store.
+
+    `store` is an address (``sqlite:///x.db``, ``memory:``), a store, or a `SessionStore` of
+    yours; None is the configured default (`configure`, ``TERTULIA_STORE``, else memory). Inside
+    ``async with Runtime(…)`` sessions made without ``runtime=`` belong to it. Nothing is opened
+    before it is used. Raises ConfigurationError for an address that cannot be.
+    """
+
+    def __init__(
+        self,
+        store: str | LogStore | SessionStore | None = None,
+        *,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+    ) -> None:
+        self._store = as_store(store)
+        self._clock = clock or SystemClock()
+        self._ids = ids or SystemIds()
+        self._pid = os.getpid()
+        self._registry: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+        self._dirty: set[Any] = set()
+        self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
+        self._tokens: list[Any] = []
+        _open.add(self)
+
+    # -- what the living things need
+
+    @property
+    def store(self) -> LogStore:
+        """The store. Raises ForkedRuntimeError in a forked child."""
+        if os.getpid() != self._pid:
+            raise ForkedRuntimeError(
+                "this runtime was made before os.fork; make a new Runtime in the child"
+            )
+        return self._store
+
+    @property
+    def clock(self) -> Clock:
+        """Time."""
+        return self._clock
+
+    @property
+    def ids(self) -> Ids:
+        """Random ids and salts."""
+        return self._ids
+
+    @property
+    def registry(self) -> MutableMapping[tuple[Any, ...], Any]:
+        """The conversations and entities that are in use."""
+        return self._registry
+
+    @property
+    def dirty(self) -> set[Any]:
+        """Conversations with state that is yet to be written."""
+        return self._dirty
+
+    @property
+    def unwritten(self) -> dict[tuple[str, str | None, str | None, str], Any]:
+        """The newest write of each key of shared state that is yet to be written."""
+        return self._unwritten
+
+    # -- sessions
+
+    def session(self, id: str | None = None, **options: Any) -> Session:  # noqa: A002
+        """A session of this runtime; takes what `Session` takes, and does no I/O."""
+        return Session(id, runtime=self, **options)
+
+    async def get(
+        self, id: str, *, app_name: str | None = None, user_id: str | None = None  # noqa: A002
+    ) -> Session:
+        """A session that exists. Raises SessionNotFound and AccessDenied."""
+        session = self.session(id, app_name=app_name, user_id=user_id)
+        row = await self.store.find(app_name, id)
+        if row is None:
+            raise SessionNotFound(f"there is no session {id!r}", session_id=id)
+        Conversation(self, app_name, id).check_access(row, Opening(user=user_id))
+        return session
+
+    async def sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        app_name: str | None = None,
+        after: SessionInfo | int = 0,
+        limit: int | None = 100,
+    ) -> list[SessionInfo]:
+        """Sessions in the order of their creation, a page at a time.
+
+        `after` is the last entry of the page before. None as `user_id` or `app_name` means all.
+        """
+        wanted = check_limit(limit)
+        position = after.cursor if isinstance(after, SessionInfo) else after
+        if wanted == 0:
+            return []
+        rows = await self.store.rows(
+            app=app_name,
+            user=user_id,
+            after=position,
+            limit=wanted if wanted is not None else 2**31,
+            any_app=app_name is None,
+        )
+        return [_info(row) for row in rows]
+
+    # -- retention, erasure
+
+    async def sweep(self, *, dry_run: bool = False) -> list[Swept]:
+        """Do what retention says is due; with `dry_run` only list it, with its reasons."""
+        return await housekeeping.sweep(self, dry_run=dry_run)
+
+    async def erase_user(self, user_id: str) -> Erasure:
+        """Remove all sessions and all state of a user, in every app; sessions under a legal
+        hold are left and named. The receipt stays in the store's own audit log."""
+        return await housekeeping.erase_user(self, user_id)
+
+    async def export_user(self, user_id: str) -> dict[str, Any]:
+        """All that is kept about a user, as JSON-able data."""
+        return await housekeeping.export_user(self, user_id)
+
+    def stats(self) -> StoreStats:
+        """A snapshot of what the store has done."""
+        return self.store.stats()
+
+    # -- life
+
+    async def flush(self) -> None:
+        """Write what `set_state` left to be written, in every session."""
+        for conversation in list(self._dirty):
+            await conversation.flush()
+
+    async def close(self) -> None:
+        """Write what is left, finish what was submitted, and close the store."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            await self.flush()
+        finally:
+            _open.discard(self)
+            forget(self)
+            await self._store.close()
+
+    async def __aenter__(self) -> Runtime:
+        manager = hosts.using(self)
+        manager.__enter__()
+        self._tokens.append(manager)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tokens.pop().__exit__(kind, error, trace)
+        await self.close()
+
+
+def _info(row: SessionRow) -> SessionInfo:
+    return SessionInfo(
+        id=row.id,
+        app_name=row.app,
+        user_id=row.user,
+        status=row.status,
+        messages=row.visible,
+        created=to_iso(row.created),
+        active=to_iso(row.active),
+        metadata=row.details.metadata,
+        seq=row.seq,
+        running=row.open_turn is not None,
+        cursor=row.key,
+    )
+
+
+def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
+    """The log store that is meant. Raises ConfigurationError."""
+    if store is None:
+        return open_store(settings.store())
+    if isinstance(store, str):
+        return open_store(store)
+    if hasattr(store, "commit"):
+        return store  # pyright: ignore[reportReturnType]
+    if isinstance(store, SessionStore):
+        return DocumentStore(store)
+    raise InvalidInput(
+        f"{store!r} is no store; pass an address like sqlite:///x.db, a store, or a SessionStore"
+    )
+
+
+# -- the default runtime, and those of stores that sessions were given
+
+_open: set[Runtime] = set()
+_by_store: WeakValueDictionary[int | str, Runtime] = WeakValueDictionary()
+_default: list[Runtime] = []
+_lock = threading.Lock()
+
+
+def runtime_for(store: Any = None) -> Runtime:
+    """The runtime of a store (None: the configured default); the same one each time."""
+    with _lock:
+        if store is None:
+            if not _default or _default[0]._pid != os.getpid():  # pyright: ignore[reportPrivateUsage]
+                _default[:] = [Runtime()]
+            return _default[0]
+        if isinstance(store, Runtime):
+            return store
+        name = store if isinstance(store, str) else id(store)
+        found = _by_store.get(name)
+        if found is None:
+            found = _by_store[name] = Runtime(store)
+        return found
+
+
+def configure(*, store: Any = None, model: str | None = None) -> None:
+    """Set the defaults of this process; an argument or an enclosing Runtime goes before them.
+
+    Raises ConfigurationError for an address that cannot be.
+    """
+    if store is not None:
+        made = Runtime(store)
+        with _lock:
+            old, _default[:] = list(_default), [made]
+        for runtime in old:
+            doors.call(runtime.close())
+    if model is not None:
+        settings.set_model(model)
+
+
+def forget(runtime: Runtime) -> None:
+    """A closed runtime is nobody's default any more."""
+    with _lock:
+        if runtime in _default:
+            _default.clear()
+        for name, known in list(_by_store.items()):
+            if known is runtime:
+                del _by_store[name]
+
+
+def _flush_all() -> None:
+    for runtime in list(_open):
+        if runtime._pid == os.getpid():  # pyright: ignore[reportPrivateUsage]
+            doors.call(runtime.close())
+
+
+def defaults() -> Mapping[str, Any]:
+    """What is configured now, for `doctor`."""
+    return {"store": settings.store(), "model": settings.model()}
+
+
+hosts.set_default(runtime_for)
+atexit.register(_flush_all)

@@ -1,0 +1,130 @@
+"""Scoped state of a session: writes in order, reads that see them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from tertulia import scopes
+from tertulia.codec import decode, encode
+from tertulia.doors import Outcome
+from tertulia.drafting import Draft
+from tertulia.events import STATE_DELETED, STATE_SET
+from tertulia.scopes import Scope
+from tertulia.stores.base import LogStore, SessionRow, SharedScope, SharedWrite
+
+if TYPE_CHECKING:
+    from tertulia.conversation import Conversation
+
+ABSENT: Any = object()
+"""What a read gives for a key that is not set."""
+
+
+class StateWrite:
+    """One change of one key, checked, encoded and waiting to be durable."""
+
+    __slots__ = ("key", "outcome", "scope", "user", "value")
+
+    def __init__(self, scope: Scope, key: str, value: bytes | None) -> None:
+        self.scope = scope
+        self.key = key
+        self.value = value
+        self.user: str | None = None
+        self.outcome: Outcome[None] = Outcome()
+
+    async def draft(self, draft: Draft, store: LogStore) -> None:
+        """Add the event, and the index entry or the shared write that goes with it."""
+        kind = STATE_DELETED if self.value is None else STATE_SET
+        body: dict[str, Any] = {"scope": self.scope, "key": self.key}
+        if self.value is not None:
+            body["value"] = msgspec.Raw(self.value)
+        if self.scope == "session":
+            draft.remember(self.key, draft.add(kind, encode(body, self.key), actor="app"))
+            return
+        write = await self._shared(draft, store)
+        draft.shared.append(write)
+        body["version"] = (write.expect or 0) + 1
+        draft.add(kind, encode(body, self.key), actor="app")
+
+    async def _shared(self, draft: Draft, store: LogStore) -> SharedWrite:
+        scope, app, user = owner_of(draft.row, self.scope)
+        mine = [w for w in draft.shared if (w.scope, w.key) == (scope, self.key)]
+        if mine:
+            expect = (mine[-1].expect or 0) + 1
+        else:
+            stored = await store.shared(scope, app, user, self.key)
+            expect = stored.version if stored is not None else 0
+        return SharedWrite(
+            scope=scope, app=app, user=user, key=self.key, value=self.value, expect=expect
+        )
+
+
+def owner_of(row: SessionRow, scope: Scope) -> tuple[SharedScope, str | None, str | None]:
+    """Whose shared state a scope means in a session: (scope, app, user). Raises ScopeError."""
+    scopes.require_owner(scope, row.user)
+    if scope == "user":
+        return "user", row.app, row.user
+    return "app", row.app, None
+
+
+def pending_value(writes: Iterator[StateWrite], scope: Scope, key: str) -> Any:
+    """The newest of some writes to a key: bytes, None for deleted, or ABSENT."""
+    found: Any = ABSENT
+    for write in writes:
+        if write.scope == scope and write.key == key:
+            found = write.value
+    return found
+
+
+def value_of(data: bytes | None, what: str, default: Any) -> Any:
+    """The JSON value in stored bytes, anew each time; `default` where it is deleted."""
+    return default if data is None else decode(data, what)
+
+
+class Pending:
+    """What `set_state` returns: await it, and the write is durable."""
+
+    __slots__ = ("_flush", "_outcome")
+
+    def __init__(self, outcome: Outcome[None] | None, flush: Callable[[], Awaitable[None]]) -> None:
+        self._outcome = outcome
+        self._flush = flush
+
+    @property
+    def done(self) -> bool:
+        """Whether it is durable (or temporary, or part of a turn that will write it)."""
+        return self._outcome is None or self._outcome.done
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if not self.done:
+            yield from self._flush().__await__()
+
+
+async def applied(fn: Callable[[Any], Any], value: Any) -> Any:
+    """What a function, plain or asynchronous, makes of a value."""
+    result = fn(value)
+    return await cast("Awaitable[Any]", result) if isawaitable(result) else result
+
+
+async def stored_value(
+    conversation: Conversation, row: SessionRow | None, scope: Scope, key: str
+) -> bytes | None:
+    """The stored JSON of a key in session, user or app scope; None when it is not set."""
+    if row is None:
+        return None
+    store = conversation.host.store
+    if scope == "session":
+        view = await conversation.view(row)
+        record = await view.state(key)
+        if record is None or record.type == STATE_DELETED or record.body is None:
+            return None
+        return bytes(msgspec.json.decode(record.body, type=_StateBody).value)
+    shared = await store.shared(*owner_of(row, scope), key)
+    return None if shared is None else shared.value
+
+
+class _StateBody(msgspec.Struct):
+    value: msgspec.Raw

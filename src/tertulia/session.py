@@ -1,0 +1,604 @@
+"""Session: the place where one conversation lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Literal, Protocol, cast
+
+import msgspec
+
+from tertulia import admission, branching, doors, ending, following, hiding, history, pruning
+from tertulia import host as hosts
+from tertulia import retention as retentions
+from tertulia import scopes, snapshot
+from tertulia.conversation import Conversation, Opening
+from tertulia.drafting import Draft, messages_of
+from tertulia.errors import TurnInterrupted, UsageError
+from tertulia.events import Event
+from tertulia.hiding import Judge, Summarize
+from tertulia.host import Host
+from tertulia.messages import Message, parse
+from tertulia.proof import Proof
+from tertulia.pruning import PruneReport
+from tertulia.scoped import Pending
+from tertulia.state import ScopedState, State
+from tertulia.stores.base import Input, Receipt, SessionRow
+from tertulia.turns import Asked, Busy, Turn, own_turn
+from tertulia.values import identifier, json_value
+from tertulia.view import View, settle
+
+MessageLike = Message | Mapping[str, Any]
+Moment = int | str | datetime
+
+
+class Driver(Protocol):
+    """What `run`, `stream` and `json` of a session are handed to: its agent."""
+
+    def drive(self, session: Session, how: str, request: Any, options: dict[str, Any]) -> Any:
+        """Run one turn of the agent on a session."""
+        ...
+
+
+class Session:
+    """One durable conversation: ordered, with one writer at a time, watched by many.
+
+    Making a session does no I/O; it is opened by its first use. Two objects with one id (in one
+    app, in one runtime) are the same conversation. `metadata` is merged into what is stored,
+    `retention` and `system` replace it; None means: as stored. Without `user_id` the code is
+    trusted and opens any session; one that differs from the owner's raises AccessDenied.
+
+    Raises InvalidInput for an id, metadata or retention that cannot be.
+    """
+
+    def __init__(
+        self,
+        id: str | None = None,  # noqa: A002
+        app_name: str | None = None,
+        user_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retention: Mapping[str, Any] | None = None,
+        *,
+        system: str | None = None,
+        messages: Iterable[MessageLike] | None = None,
+        runtime: Host | None = None,
+        store: Any = None,
+        agent: Driver | None = None,
+        busy: Busy = "queue",
+        turn_timeout: float | None = None,
+    ) -> None:
+        if runtime is None:
+            runtime = hosts.current() if store is None else hosts.for_store(store)
+        self._host = runtime
+        self._id = runtime.ids.uid().hex() if id is None else identifier(id, "the session id")
+        app = None if app_name is None else identifier(app_name, "app_name")
+        policy = retentions.parse(retention)
+        self._opening = Opening(
+            user=None if user_id is None else identifier(user_id, "user_id"),
+            metadata=None if metadata is None else json_value(metadata, "metadata"),
+            retention=retentions.to_dict(policy),
+            system=system,
+            messages=tuple(messages_of(messages or ())),
+        )
+        self._conversation = conversation_of(runtime, app, self._id)
+        self._busy: Busy = busy
+        self._timeout = turn_timeout
+        self._agent = agent
+
+    # -- identity
+
+    @property
+    def id(self) -> str:
+        """The public id."""
+        return self._id
+
+    session_id = id
+
+    @property
+    def app_name(self) -> str | None:
+        """The app that the session belongs to; None is the default app."""
+        return self._conversation.app
+
+    @property
+    def user_id(self) -> str | None:
+        """The owner; None if the session has none."""
+        row = doors.call(self._row())
+        return row.user if row is not None else self._opening.user
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of the metadata, with what this object will merge into it."""
+        row = doors.call(self._row())
+        stored = row.details.metadata if row is not None else {}
+        return json_value({**stored, **(self._opening.metadata or {})}, "metadata")
+
+    @property
+    def retention(self) -> dict[str, Any] | None:
+        """The retention policy, with its defaults; None if there is none."""
+        row = doors.call(self._row())
+        if self._opening.retention is not None or row is None:
+            return self._opening.retention
+        return row.details.retention
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt that is stored with the session."""
+        row = doors.call(self._row())
+        if self._opening.system is not None or row is None:
+            return self._opening.system
+        return row.details.system
+
+    def __repr__(self) -> str:
+        return f"Session({self._id!r})"
+
+    # -- messages
+
+    async def send_message(
+        self, message: MessageLike, *, idempotency_key: str | None = None
+    ) -> Message:
+        """Append one message; returns it as stored once it is in the history and durable.
+
+        Raises InvalidMessage, SessionEnded, AccessDenied, SessionBusy, IdempotencyConflict.
+        """
+        sent = await self.send_messages((message,), idempotency_key=idempotency_key)
+        return sent[0]
+
+    async def send_messages(
+        self, messages: Iterable[MessageLike], *, idempotency_key: str | None = None
+    ) -> list[Message]:
+        """Append several messages in one commit; all of them or none. Raises as `send_message`."""
+        checked = messages_of(messages)
+        if not checked:
+            return []
+        conversation = self._conversation
+        turn = own_turn(conversation)
+        if turn is not None:
+            return await turn.add_messages(checked)
+        waited: Input | None = None
+        if not conversation.gate.try_enter():
+            asked = Asked(messages=tuple(checked), timeout=self._timeout)
+            waited = await admission.take_gate(conversation, asked)
+        try:
+            if idempotency_key is not None:
+                return await self._send_once(checked, waited, idempotency_key)
+            return await self._send(checked, waited)
+        finally:
+            conversation.gate.leave()
+
+    async def _send(
+        self, messages: list[Message], waited: Input | None, request: Any = None
+    ) -> list[Message]:
+        conversation = self._conversation
+
+        async def build(draft: Draft) -> list[Message]:
+            if waited is not None:
+                admission.take(conversation, draft, waited)
+            sent = [draft.message(message) for message in messages]
+            if request is not None:
+                draft.request = request(sent)
+            return sent
+
+        try:
+            sent = await conversation.commit(self._opening, build)
+        except BaseException:
+            await admission.withdraw(conversation, waited)
+            raise
+        self._opened()
+        return sent
+
+    async def _send_once(
+        self, messages: list[Message], waited: Input | None, key: str
+    ) -> list[Message]:
+        conversation = self._conversation
+        digest = sha256(msgspec.json.encode(messages)).digest()
+        row = conversation.known or await conversation.row()
+        found = await admission.earlier(conversation, row, key, digest)
+        if found is not None:
+            await admission.withdraw(conversation, waited)
+            return msgspec.json.decode(found.result or b"[]", type=list[Message])
+
+        def request(sent: list[Message]) -> Any:
+            return admission.request_done(conversation, key, digest, sent)
+
+        return await self._send(messages, waited, request)
+
+    async def history(
+        self, limit: int | None = None, at: int | None = None, before: int | None = None
+    ) -> list[Message]:
+        """The messages that are visible, oldest first; with `limit` the newest so many.
+
+        `at` is a position (`seq`): the history as it was then. `before` is the `seq` of a
+        message: those before it, for paging backwards. Tool calls and their results are never
+        parted: a group that `limit` would cut is left out, but the newest is always whole.
+        Raises InvalidInput, AccessDenied, HistoryErased.
+        """
+        history.check_limit(limit)
+        if before is not None:
+            history.check_position(before, "before")
+        view = await self._view(at)
+        return [] if view is None else await view.messages(limit, before)
+
+    @property
+    def messages(self) -> list[Message]:
+        """All visible messages, as a list of its own."""
+        return doors.call(self.history())
+
+    def add_message(self, message: MessageLike) -> Message:
+        """Append one message, synchronously; durable when it returns."""
+        return doors.call(self.send_message(message))
+
+    async def events(
+        self,
+        since: Moment | None = None,
+        limit: int | None = None,
+        types: str | Iterable[str] | None = None,
+    ) -> list[Event]:
+        """The audit: every event of the log, oldest first, also of what is hidden.
+
+        `since` is a `seq`, a date, ISO text or a datetime (no zone means UTC), and inclusive.
+        `limit` keeps the last so many. Raises InvalidInput, AccessDenied.
+        """
+        await self.flush()
+        row = await self._row()
+        if row is None:
+            return []
+        return await following.events(self._host.store, row, since, limit, types)
+
+    def follow(self, after: int | str | None = None) -> AsyncIterator[Event]:
+        """The events as they come, after a position or a cursor; by default from now on.
+
+        It ends when the session is deleted. Raises CursorExpired for a cursor of a log that was
+        re-created or restored.
+        """
+        return following.follow(self._conversation, self._opening, after)
+
+    async def cursor(self) -> str:
+        """A cursor for `follow(after=…)` at the end of the log as it is now."""
+        return await following.cursor(self._conversation, self._opening)
+
+    @property
+    def pending_inputs(self) -> list[Message]:
+        """Inputs in the inbox that nobody waits for any more; the next turn takes them."""
+        return doors.call(self._pending_inputs())
+
+    # -- turns
+
+    @asynccontextmanager
+    async def turn(
+        self,
+        message: MessageLike | str | None = None,
+        *,
+        busy: Busy | None = None,
+        timeout: float | None = None,
+        agent: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Turn]:
+        """Hold the session for one turn: ``async with session.turn("hello") as turn: …``
+
+        The turn completes at the end of the block. An exception fails it: then the history is as
+        if it had not happened, unless it did something in the world. A cancellation interrupts
+        it, and what it did stays. Raises SessionBusy, TurnTimeout, SessionEnded, AccessDenied.
+        """
+        text = {"role": "user", "content": message} if isinstance(message, str) else message
+        asked = Asked(
+            messages=() if text is None else (parse(text),),
+            busy=busy or self._busy,
+            timeout=self._timeout if timeout is None else timeout,
+            agent=agent,
+            metadata=None if metadata is None else json_value(metadata, "metadata"),
+        )
+        turn = await admission.begin(self._conversation, self._opening, asked)
+        self._opened()
+        turn.enter_context()
+        try:
+            yield turn
+        except (asyncio.CancelledError, TurnInterrupted) as stopped:
+            await turn.interrupt(str(stopped) or "cancelled")
+            raise
+        except BaseException as error:
+            await turn.fail(error)
+            raise
+        else:
+            await turn.complete()
+        finally:
+            turn.leave_context()
+
+    # -- state
+
+    @property
+    def state(self) -> State:
+        """The state as a mapping: ``state["k"]``, ``state.user["k"]``, ``.app``, ``.temp``."""
+        return State(self, self._conversation, self._opening)
+
+    def set_state(self, key: str, value: Any, scope: str = "session") -> Pending:
+        """Set a value; visible at once to every object of this process.
+
+        Outside of an event loop it returns when the value is durable. Inside one it is written
+        before any later awaited call on this session; await what it returns to know it durable.
+        Raises InvalidInput and ScopeError.
+        """
+        return self._scoped(scope).set(key, value)
+
+    def get_state(self, key: str, default: Any = None, scope: str = "session") -> Any:
+        """A copy of a value, or `default`. Raises InvalidInput and ScopeError."""
+        return self._scoped(scope).get(key, default)
+
+    def delete_state(self, key: str, scope: str = "session") -> Pending:
+        """Delete a value; nothing happens if there is none. As `set_state` otherwise."""
+        return self._scoped(scope).delete(key)
+
+    def state_keys(self, scope: str = "session") -> list[str]:
+        """The keys that are set, in alphabetical order."""
+        return self._scoped(scope).names()
+
+    async def update_state(
+        self, key: str, fn: Callable[[Any], Any], scope: str = "session", default: Any = None
+    ) -> Any:
+        """Set a value to what `fn` makes of it, atomically; returns the new value.
+
+        `fn` gets a copy of the value (or `default`), may be asynchronous, and may be called
+        again when somebody else was faster.
+        """
+        return await self._scoped(scope).update(key, fn, default)
+
+    async def flush(self) -> None:
+        """Write what `set_state` left to be written. Raises what went wrong with it."""
+        conversation = self._conversation
+        if conversation.pending and own_turn(conversation) is None:
+
+            async def build(draft: Draft) -> None:
+                return None
+
+            await conversation.append(self._opening, build)
+
+    # -- branches and hiding
+
+    async def rewind(self, to: int) -> int:
+        """Go back to a position: messages and state are as they were there; returns it.
+
+        A position inside a turn means the position before that turn. Nothing leaves the audit,
+        and rewinding to a later position undoes it.
+        """
+        history.check_position(to, "to")
+        return await branching.rewind(self._conversation, self._opening, to)
+
+    def fork(self, session_id: str | None = None, at: int | None = None) -> Session:
+        """Branch off a new session, from here or from the position `at`; can also be awaited.
+
+        It has the history and the state as of that point, the owner and the retention. Raises
+        SessionExists, SessionNotFound, InvalidInput.
+        """
+        if at is not None:
+            history.check_position(at, "at")
+        branch = Session(
+            session_id,
+            app_name=self.app_name,
+            runtime=self._host,
+            agent=self._agent,
+            busy=self._busy,
+            turn_timeout=self._timeout,
+        )
+        doors.call(self._fork(branch, at))
+        return branch
+
+    async def _fork(self, branch: Session, at: int | None) -> None:
+        if await self._row() is None:
+            async def build(draft: Draft) -> None:
+                return None
+
+            await self._conversation.append(self._opening, build)
+            self._opened()
+        await self.flush()
+        await branching.fork(self._conversation, branch._conversation, self._opening, at)
+
+    def __await__(self) -> Generator[Any, Any, Session]:
+        yield from self.flush().__await__()
+        return self
+
+    def clear(self) -> None:
+        """Hide all messages; state, system prompt and metadata stay. Durable when it returns."""
+        doors.call(hiding.clear(self._conversation, self._opening))
+
+    async def prune(
+        self,
+        strategy: str,
+        *,
+        n: int | None = None,
+        window_size: int | None = None,
+        threshold: int | None = None,
+        summarize: Summarize | None = None,
+        judge: Judge | None = None,
+    ) -> PruneReport:
+        """Hide older messages: `keep_last_<N>`, `keep_last_n` (n=), `sliding_window`
+        (window_size=), `summarize_old` (threshold=, summarize=), `keep_important` (judge=).
+
+        It cuts only between turns; metadata, state and the audit are untouched. Raises
+        InvalidInput, RetentionRefused, and ConfigurationError when a callable is missing.
+        """
+        chosen = pruning.parse(strategy, n=n, window_size=window_size, threshold=threshold)
+        return await hiding.prune(
+            self._conversation,
+            self._opening,
+            chosen,
+            strategy,
+            summarize=summarize,
+            judge=judge,
+        )
+
+    # -- life
+
+    async def end(self, reason: str | None = None) -> None:
+        """End the conversation: session state is cleared, writes are refused until `reopen`."""
+        await ending.end(self._conversation, self._opening, reason)
+
+    async def reopen(self) -> None:
+        """Go on with a conversation that was ended."""
+        await ending.reopen(self._conversation, self._opening)
+
+    async def hold(self, reason: str) -> None:
+        """Set a legal hold: nothing is pruned, rewound, erased or deleted until its release."""
+        await ending.hold(self._conversation, self._opening, reason)
+
+    async def release_hold(self) -> None:
+        """Release a legal hold."""
+        await ending.hold(self._conversation, self._opening, None)
+
+    async def delete(self) -> Receipt:
+        """Remove the session and all that belongs to it. Raises RetentionRefused."""
+        return await ending.delete(self._conversation, self._opening, "on request")
+
+    async def close(self) -> None:
+        """Write what is left to be written and release the handle."""
+        await self.flush()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- proof and copies
+
+    @property
+    def proof(self) -> Proof:
+        """Verification, anchors and exports of this session."""
+        return Proof(self._conversation, self._opening)
+
+    async def verify(self, anchor: Mapping[str, Any] | None = None, key: bytes | None = None) -> Any:
+        """Check the chain of digests and what is derived from the log; true when all fits."""
+        await self.flush()
+        return await self.proof.verify(anchor, key)
+
+    async def anchor(self, key: bytes) -> dict[str, Any]:
+        """Sign the head of the log with an Ed25519 key (PEM), to be kept outside of the store."""
+        await self.flush()
+        return await self.proof.anchor(key)
+
+    async def export(
+        self, format: Literal["jsonl", "json", "markdown"] = "jsonl", path: Any = None  # noqa: A002
+    ) -> str:
+        """The session as text: JSON lines of the whole log, JSON or Markdown of the history.
+
+        With `path` it is written there too, whole or not at all.
+        """
+        await self.flush()
+        return await self.proof.export(format, path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The session as JSON-able data: identity, visible messages, session state, head."""
+        return doors.call(self.snapshot())
+
+    async def snapshot(self) -> dict[str, Any]:
+        """What `to_dict` gives."""
+        await self.flush()
+        return await snapshot.take(self._conversation, self._opening)
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        agent: Driver | None = None,
+        *,
+        runtime: Host | None = None,
+        store: Any = None,
+    ) -> Session:
+        """The session of some data: created if it is unknown, else brought to what the data says.
+
+        Nothing is duplicated and nothing leaves the audit. Raises InvalidInput.
+        """
+        fields = snapshot.parse(data)
+        session = cls(
+            fields.session_id,
+            app_name=fields.app_name,
+            user_id=fields.user_id,
+            metadata=fields.metadata,
+            retention=fields.retention,
+            system=fields.system,
+            runtime=runtime,
+            store=store,
+            agent=agent,
+        )
+        doors.call(snapshot.restore(session, fields))
+        return session
+
+    # -- with an agent
+
+    def run(self, request: Any, **options: Any) -> Any:
+        """One turn of the agent, synchronously."""
+        return self._driver().drive(self, "run", request, options)
+
+    def run_async(self, request: Any, **options: Any) -> Any:
+        """One turn of the agent; await it."""
+        return self._driver().drive(self, "run_async", request, options)
+
+    def stream(self, request: Any, **options: Any) -> Any:
+        """One turn of the agent as an iterable of events, synchronously."""
+        return self._driver().drive(self, "stream", request, options)
+
+    def stream_async(self, request: Any, **options: Any) -> Any:
+        """One turn of the agent as an asynchronous iterable of events."""
+        return self._driver().drive(self, "stream_async", request, options)
+
+    def _driver(self) -> Driver:
+        if self._agent is None:
+            raise UsageError(
+                f"session {self._id!r} has no agent; make it with agent.session(…), "
+                "or call agent.run(…, session=session)"
+            )
+        return self._agent
+
+    # -- inside
+
+    def _opened(self) -> None:
+        """What was said at the opening is stored now; do not say it again."""
+        opening = self._opening
+        if opening.metadata or opening.retention or opening.system or opening.messages:
+            self._opening = Opening(user=opening.user)
+
+    async def _row(self) -> SessionRow | None:
+        turn = own_turn(self._conversation)
+        row = await self._conversation.row() if turn is None else turn.row
+        if row is not None:
+            self._conversation.check_access(row, self._opening)
+        return row
+
+    async def _view(self, at: int | None) -> View | None:
+        turn = own_turn(self._conversation)
+        if turn is not None and at is None:
+            return await self._conversation.view(turn.row, turn.row.seq)
+        await self.flush()
+        row = await self._row()
+        if row is None:
+            return None
+        if at is None:
+            return await self._conversation.view(row)
+        position = await settle(self._host.store, row, history.check_position(at, "at"))
+        return await self._conversation.view(row, position)
+
+    async def _pending_inputs(self) -> list[Message]:
+        row = await self._row()
+        if row is None:
+            return []
+        entries = await admission.left_behind(self._conversation, row)
+        return [msgspec.json.decode(entry.body, type=Message) for entry in entries]
+
+    def _scoped(self, scope: str) -> ScopedState:
+        return ScopedState(self, self._conversation, self._opening, scopes.check_scope(scope))
+
+
+def conversation_of(host: Host, app: str | None, session_id: str) -> Conversation:
+    """The one conversation of this runtime with an id."""
+    key = ("session", app, session_id)
+    found = host.registry.get(key)
+    if found is None:
+        found = host.registry.setdefault(key, Conversation(host, app, session_id))
+    return cast("Conversation", found)

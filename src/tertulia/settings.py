@@ -1,0 +1,22 @@
+"""Settings of the process: what `configure` said, else the environment, else the default."""
+
+from __future__ import annotations
+
+import os
+
+_model: list[str] = []
+
+
+def store() -> str:
+    """The address of the default store: ``TERTULIA_STORE``, else memory."""
+    return os.environ.get("TERTULIA_STORE") or "memory:"
+
+
+def model() -> str | None:
+    """The default model: what was configured, else ``TERTULIA_MODEL``."""
+    return _model[0] if _model else os.environ.get("TERTULIA_MODEL") or None
+
+
+def set_model(name: str) -> None:
+    """Configure the default model."""
+    _model[:] = [name]

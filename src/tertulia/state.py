@@ -1,0 +1,214 @@
+"""The state of a session as its users see it: four scopes, copies only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from tertulia import doors, scopes
+from tertulia.codec import decode
+from tertulia.conversation import Conversation, Opening
+from tertulia.drafting import Draft
+from tertulia.scoped import (
+    ABSENT,
+    Pending,
+    StateWrite,
+    applied,
+    owner_of,
+    pending_value,
+    stored_value,
+)
+from tertulia.scopes import Scope
+from tertulia.stores.base import SessionRow
+from tertulia.turns import Turn, own_turn
+from tertulia.values import json_value
+
+if TYPE_CHECKING:
+    from tertulia.session import Session
+
+
+class ScopedState(MutableMapping[str, Any]):
+    """One scope as a mapping; what is handed out and what is taken in are copies."""
+
+    def __init__(
+        self, session: Session, conversation: Conversation, opening: Opening, scope: Scope
+    ) -> None:
+        self._session = session
+        self._conversation = conversation
+        self._opening = opening
+        self._scope: Scope = scope
+
+    def set(self, key: str, value: Any) -> Pending:
+        """Set a value. Raises InvalidInput and ScopeError."""
+        scopes.check_key(key)
+        copy, data = scopes.check_value(value, key)
+        if self._scope == "temp":
+            self._temp()[key] = copy
+            return self._done()
+        return self._write(key, data)
+
+    def delete(self, key: str) -> Pending:
+        """Delete a value, if there is one."""
+        scopes.check_key(key)
+        if self._scope == "temp":
+            self._temp().pop(key, None)
+            return self._done()
+        return self._write(key, None)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A copy of a value, or `default`."""
+        value = self._value(key)
+        return default if value is ABSENT else value
+
+    async def update(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
+        """Atomically set a value to what `fn` makes of it."""
+        scopes.check_key(key)
+        turn = own_turn(self._conversation)
+        if self._scope == "temp" or (turn is not None and self._scope == "session"):
+            value = await applied(fn, self.get(key, default))
+            self.set(key, value)
+            return json_value(value, key)
+
+        async def build(draft: Draft) -> Any:
+            value = await applied(fn, await self._current(draft, key, default))
+            copy, data = scopes.check_value(value, key)
+            await StateWrite(self._scope, key, data).draft(draft, self._conversation.host.store)
+            return copy
+
+        if turn is not None:
+            return await turn.append(build)
+        return await self._conversation.append(self._opening, build)
+
+    def names(self) -> list[str]:
+        """The keys that are set, in alphabetical order."""
+        if self._scope == "temp":
+            return sorted(self._temp())
+        stored = doors.call(self._stored_names())
+        pending = {write.key for write in self._unwritten() if write.scope == self._scope}
+        return sorted(key for key in stored | pending if self._value(key) is not ABSENT)
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._value(key)
+        if value is ABSENT:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if self._value(key) is ABSENT:
+            raise KeyError(key)
+        self.delete(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"<{self._scope} state of {self._session!r}>"
+
+    # -- inside
+
+    def _temp(self) -> dict[str, Any]:
+        turn = own_turn(self._conversation)
+        return self._conversation.temp if turn is None else turn.temp
+
+    def _write(self, key: str, data: bytes | None) -> Pending:
+        conversation = self._conversation
+        if self._scope == "user":
+            scopes.require_owner(self._scope, self._user())
+        write = StateWrite(self._scope, key, data)
+        turn = own_turn(conversation)
+        if turn is not None:
+            turn.writes.append(write)
+            return self._done()
+        user = self._user() if self._scope == "user" else None
+        conversation.enqueue(write, user, self._opening)
+        pending = Pending(write.outcome, self._session.flush)
+        if doors.current_loop() is None:
+            doors.call(self._session.flush())
+        return pending
+
+    def _done(self) -> Pending:
+        return Pending(None, self._session.flush)
+
+    def _user(self) -> str | None:
+        if self._opening.user is not None:
+            return self._opening.user
+        row = self._row()
+        return None if row is None else row.user
+
+    def _row(self) -> SessionRow | None:
+        turn = own_turn(self._conversation)
+        if turn is not None:
+            return turn.row
+        row = doors.call(self._conversation.row())
+        if row is not None:
+            self._conversation.check_access(row, self._opening)
+        return row
+
+    def _unwritten(self) -> list[StateWrite]:
+        turn: Turn | None = own_turn(self._conversation)
+        return [*self._conversation.pending, *(turn.writes if turn is not None else ())]
+
+    def _value(self, key: str) -> Any:
+        scopes.check_key(key)
+        if self._scope == "temp":
+            found = self._temp().get(key, ABSENT)
+            return found if found is ABSENT else json_value(found, key)
+        if self._scope == "user":
+            scopes.require_owner(self._scope, self._user())
+        data = pending_value(iter(self._unwritten()), self._scope, key)
+        if data is ABSENT and self._scope != "session":
+            data = self._conversation.pending_elsewhere(self._scope, self._user(), key)
+        if data is ABSENT:
+            data = doors.call(stored_value(self._conversation, self._row(), self._scope, key))
+        return ABSENT if data is None else decode(data, f"state {key!r}")
+
+    async def _current(self, draft: Draft, key: str, default: Any) -> Any:
+        """The value that a draft builds on."""
+        mine = [write for write in self._conversation.pending if write.key == key]
+        data = pending_value(iter(mine), self._scope, key)
+        if data is ABSENT:
+            row = draft.row if draft.row.key else None
+            if row is None and self._scope != "session":
+                store = self._conversation.host.store
+                shared = await store.shared(*owner_of(draft.row, self._scope), key)
+                data = None if shared is None else shared.value
+            else:
+                data = await stored_value(self._conversation, row, self._scope, key)
+        return default if data is None else decode(data, f"state {key!r}")
+
+    async def _stored_names(self) -> set[str]:
+        row = self._row()
+        store = self._conversation.host.store
+        if row is None:
+            return set()
+        if self._scope == "session":
+            return set(await (await self._conversation.view(row)).state_keys())
+        return {key for key, _ in await store.shared_keys(*owner_of(row, self._scope))}
+
+
+class State(ScopedState):
+    """Session state as a mapping, with the other scopes beside it."""
+
+    def __init__(self, session: Session, conversation: Conversation, opening: Opening) -> None:
+        super().__init__(session, conversation, opening, "session")
+
+    @property
+    def user(self) -> ScopedState:
+        """State of the session's user, shared by all of that user's sessions in the app."""
+        return ScopedState(self._session, self._conversation, self._opening, "user")
+
+    @property
+    def app(self) -> ScopedState:
+        """State of the app, shared by all of its sessions."""
+        return ScopedState(self._session, self._conversation, self._opening, "app")
+
+    @property
+    def temp(self) -> ScopedState:
+        """State of the running turn, or of the next one; never written."""
+        return ScopedState(self._session, self._conversation, self._opening, "temp")

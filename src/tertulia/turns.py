@@ -1,0 +1,279 @@
+"""Turns: one request and all that it causes, until its answer.
+
+A turn takes hold of the session in the commit that starts it, before any model or tool is
+called; what it does is in the log as it happens, and becomes visible to others, together, in the
+commit that closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+
+from tertulia import events
+from tertulia.closing import Effect, Trace
+from tertulia.codec import body_of, encode
+from tertulia.doors import Outcome
+from tertulia.drafting import Draft
+from tertulia.errors import StaleWriter, TurnInterrupted, UsageError, VersionConflict
+from tertulia.gate import Gate
+from tertulia.messages import Message, parse
+from tertulia.stores.base import Request, SessionRow
+
+if TYPE_CHECKING:
+    from tertulia.conversation import Conversation
+    from tertulia.scoped import StateWrite
+
+T = TypeVar("T")
+Busy = Literal["queue", "reject", "interrupt"]
+
+_running: ContextVar[tuple[Turn, ...]] = ContextVar("tertulia_turns", default=())
+
+
+def own_turn(conversation: Conversation) -> Turn | None:
+    """The turn of this conversation that the calling code is part of, if it is."""
+    for turn in reversed(_running.get()):
+        if turn.conversation is conversation and not turn.closed:
+            return turn
+    return None
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a turn is asked for with."""
+
+    messages: tuple[Message, ...] = ()
+    busy: Busy = "queue"
+    timeout: float | None = None
+    """Seconds to wait for the session; None is 600."""
+    key: str | None = None
+    """The caller's idempotency key."""
+    agent: str | None = None
+    metadata: dict[str, Any] | None = None
+
+    def digest(self) -> bytes:
+        """SHA-256 of what makes two requests the same."""
+        return sha256(msgspec.json.encode((self.messages, self.agent))).digest()
+
+
+class Turn:
+    """A turn that holds its session. ``async with session.turn("hello") as turn: …``"""
+
+    def __init__(
+        self, conversation: Conversation, row: SessionRow, asked: Asked, messages: int
+    ) -> None:
+        if row.open_turn is None:
+            raise UsageError("a turn needs a row that is held")
+        self.conversation = conversation
+        self.number = row.open_turn
+        self.row = row
+        self.asked = asked
+        self.closed = False
+        self.trace = Trace(self.number)
+        self.trace.messages = messages
+        self.writes: list[StateWrite] = []
+        self.temp: dict[str, Any] = conversation.temp
+        conversation.temp = {}
+        self.stop: Outcome[str] = Outcome()
+        """Given, with a reason, when somebody asks the turn to stop."""
+        self.result: Any = None
+        """What a repetition of the request with the same key gets: JSON-able data."""
+        self._gate = Gate(1_000)
+
+    # -- what it does
+
+    async def add_message(self, message: Message | Mapping[str, Any]) -> Message:
+        """Append a message to the turn; raises InvalidMessage."""
+        checked = parse(message)
+
+        async def build(draft: Draft) -> Message:
+            return draft.message(checked)
+
+        return await self.append(build)
+
+    async def add_messages(
+        self, messages: Iterable[Message | Mapping[str, Any]]
+    ) -> list[Message]:
+        """Append several messages in one commit; raises InvalidMessage."""
+        checked = [parse(message) for message in messages]
+
+        async def build(draft: Draft) -> list[Message]:
+            return [draft.message(message) for message in checked]
+
+        return await self.append(build)
+
+    async def tool_called(
+        self, call_id: str, name: str, *, effect: Effect = "unknown"
+    ) -> None:
+        """Note that a tool is about to run, and what it may do in the world."""
+        await self.record(events.TOOL_CALLED, {"call": call_id, "name": name, "effect": effect})
+
+    async def tool_returned(
+        self, call_id: str, result: Message | Mapping[str, Any], *, error: str | None = None
+    ) -> Message:
+        """Append the result of a call, which is a tool message; `error` if it failed."""
+        checked = parse(result)
+        kind = events.TOOL_RETURNED if error is None else events.TOOL_FAILED
+        body = {"call": call_id} if error is None else {"call": call_id, "error": error}
+
+        async def build(draft: Draft) -> Message:
+            draft.add(kind, body, actor="tool")
+            return draft.message(checked)
+
+        return await self.append(build)
+
+    async def record(self, kind: str, body: Mapping[str, Any], actor: str = "app") -> int:
+        """Append an event and return its position; your own types are named ``app.*``."""
+        events.check_type(kind)
+
+        async def build(draft: Draft) -> int:
+            return draft.add(kind, body, actor=actor)
+
+        return await self.append(build)
+
+    async def append(self, build: Callable[[Draft], Awaitable[T]]) -> T:
+        """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost."""
+        async with self._gate:
+            self._check_open()
+            draft = self._draft()
+            result = await build(draft)
+            if draft.records:
+                self.row = await self._commit(draft)
+                self._note(draft)
+            return result
+
+    # -- how it ends
+
+    async def complete(self, body: Mapping[str, Any] | None = None) -> None:
+        """Close the turn with its answer; what it did is visible from here on."""
+        await self._close(events.TURN_COMPLETED, body or {}, keep=True)
+
+    async def fail(self, error: BaseException) -> None:
+        """Close the turn as failed. What it did in the world is kept, all else is hidden."""
+        await self._close(
+            events.TURN_FAILED, {"error": type(error).__name__, "text": str(error)[:1_000]}
+        )
+
+    async def interrupt(self, reason: str, partial: str | None = None) -> None:
+        """Close the turn on request, keeping exactly what was handed out by then."""
+
+        async def add_partial(draft: Draft) -> None:
+            draft.close_calls()
+            draft.message(
+                Message.assistant(
+                    partial or "", agent=self.asked.agent, metadata={"interrupted": True}
+                )
+            )
+
+        await self._close(
+            events.TURN_INTERRUPTED,
+            {"reason": reason},
+            keep=True,
+            first=add_partial if partial else None,
+        )
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the turn to stop; whoever drives it looks at `stop`. From any thread."""
+        self.stop.set_result(reason)
+
+    def check(self) -> None:
+        """Raise TurnInterrupted when somebody asked the turn to stop."""
+        if self.stop.done:
+            raise TurnInterrupted(self.stop.result(), session_id=self.conversation.id)
+
+    def enter_context(self) -> None:
+        """Calls that follow in this task, and in what it starts, are part of the turn."""
+        _running.set((*_running.get(), self))
+
+    def leave_context(self) -> None:
+        """Calls that follow in this task are no longer part of the turn."""
+        _running.set(tuple(turn for turn in _running.get() if turn is not self))
+
+    # -- inside
+
+    def _draft(self) -> Draft:
+        host = self.conversation.host
+        return Draft(self.row, now=host.clock.now(), salt=host.ids.salt, turn=self.number)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise UsageError(
+                f"turn {self.number} of session {self.conversation.id!r} has ended; "
+                "begin a new one"
+            )
+
+    async def _commit(self, draft: Draft) -> SessionRow:
+        try:
+            return await self.conversation.host.store.commit(draft.change())
+        except StaleWriter:
+            self._release(None)
+            raise
+
+    def _note(self, draft: Draft) -> None:
+        for record in draft.records:
+            if record.type in (events.MESSAGE_ADDED, events.TOOL_CALLED):
+                self.trace.feed(record.type, body_of(record))
+
+    async def _close(
+        self,
+        kind: str,
+        body: Mapping[str, Any],
+        *,
+        keep: bool = False,
+        first: Callable[[Draft], Awaitable[None]] | None = None,
+    ) -> None:
+        async with self._gate:
+            if self.closed:
+                return
+            row: SessionRow | None = None
+            try:
+                row = await self._closing_commit(kind, body, keep, first)
+            finally:
+                self._release(row)
+            for write in self.writes:
+                write.outcome.set_result(None)
+
+    async def _closing_commit(
+        self,
+        kind: str,
+        body: Mapping[str, Any],
+        keep: bool,
+        first: Callable[[Draft], Awaitable[None]] | None,
+    ) -> SessionRow:
+        conversation = self.conversation
+        while True:
+            draft = self._draft()
+            if first is not None:
+                await first(draft)
+            kept = keep or self.trace.outcome() == "interrupted"
+            for write in self.writes if kept else ():
+                await write.draft(draft, conversation.host.store)
+            await conversation.close_turn(draft, self.trace, kind, dict(body), keep=keep)
+            if self.asked.key is not None:
+                draft.request = self._request("done" if keep else "failed")
+            await conversation.trim(draft)
+            try:
+                return await conversation.host.store.commit(draft.change())
+            except VersionConflict:
+                continue
+
+    def _request(self, status: Literal["done", "failed"]) -> Request:
+        return Request(
+            key=self.asked.key or "",
+            digest=self.asked.digest(),
+            turn=self.number,
+            status=status,
+            result=encode(self.result, "the result"),
+            time=self.conversation.host.clock.now(),
+        )
+
+    def _release(self, row: SessionRow | None) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.conversation.known = row
+        self.conversation.turn = None
+        self.conversation.gate.leave()
