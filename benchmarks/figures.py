@@ -109,6 +109,8 @@ def table(figures: Iterable[Figure]) -> str:
     rows = [HEAD, *(row(figure) for figure in figures)]
     widths = [min(60, max(len(cells[i]) for cells in rows)) for i in range(len(HEAD))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        "  ".join(
+            cell[:width].ljust(width) for cell, width in zip(cells, widths, strict=True)
+        ).rstrip()
         for cells in rows
     )

@@ -144,7 +144,7 @@ class Bench:
         return figure(versions=samples.each(system, "versions")[-1], **more)
 
     def compared(
-        self, name: str, samples: Samples, other: Named | None, unit: str, target: Target
+        self, name: str, samples: Samples, other: Named | None, unit: str, target: Target | None
     ) -> Figure:
         """Ours against one other system, by `value`."""
         alone = self.alone(name, OURS.name, samples, unit)
