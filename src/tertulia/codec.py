@@ -6,7 +6,7 @@ one upcaster here, applied when it is read.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -100,4 +100,4 @@ def event_of(record: Record, session_id: str) -> Event:
 
 def body_of(record: Record) -> dict[str, Any]:
     """The body of a record as data; empty after erasure."""
-    return {} if record.body is None else cast("dict[str, Any]", _decode_body(record.body))
+    return {} if record.body is None else _decode_body(record.body)

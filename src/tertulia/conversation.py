@@ -95,9 +95,7 @@ class Conversation:
     def check_access(self, row: SessionRow, opening: Opening) -> None:
         """Raise AccessDenied when another user's session is asked for."""
         if opening.user is not None and row.user is not None and opening.user != row.user:
-            raise AccessDenied(
-                f"session {self.id!r} belongs to another user", session_id=self.id
-            )
+            raise AccessDenied(f"session {self.id!r} belongs to another user", session_id=self.id)
 
     async def view(self, row: SessionRow, position: int | None = None) -> View:
         """What `row` shows at a position, by default to whoever is outside its running turn."""
@@ -135,9 +133,7 @@ class Conversation:
         finally:
             self.gate.leave()
 
-    async def commit(
-        self, opening: Opening, build: Build[T], *, reopening: bool = False
-    ) -> T:
+    async def commit(self, opening: Opening, build: Build[T], *, reopening: bool = False) -> T:
         """Draft and commit until nobody was faster; the gate is ours."""
         store = self.host.store
         while True:

@@ -114,9 +114,7 @@ async def follow(
 
 
 async def _after(store: LogStore, row: SessionRow, position: int) -> AsyncIterator[Event]:
-    segments = await log(store, row) if position < row.base else [
-        Segment(row.key, row.base, 2**62)
-    ]
+    segments = await log(store, row) if position < row.base else [Segment(row.key, row.base, 2**62)]
     while True:
         records = await store.records(clip(segments, position), PAGE)
         for record in records:

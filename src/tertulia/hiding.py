@@ -115,9 +115,9 @@ async def _keep_important(
     view = await _view(conversation, draft)
     records = await view.turns()
     row = draft.row
-    important: list[bool] = []
-    for record in records:
-        important.append(bool(await applied(judge, message_of(record, row.uid, row.id))))
+    important = [
+        bool(await applied(judge, message_of(record, row.uid, row.id))) for record in records
+    ]
     stretches = pruning.holes(
         [record.turn for record in records],
         [record.seq for record in records],

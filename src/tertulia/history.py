@@ -20,7 +20,7 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_limit(limit: int | None) -> int | None:
-    """A limit: None for no limit, 0 for nothing. Raises InvalidInput for anything else but a count."""
+    """A limit: None for none, 0 for nothing. Raises InvalidInput for anything but a count."""
     if limit is None:
         return None
     return check_position(limit, "limit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Generator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -69,7 +69,7 @@ def current() -> Host:
 
 
 @contextmanager
-def using(host: Host | None) -> Iterator[None]:
+def using(host: Host | None) -> Generator[None, None, None]:
     """Make a host the current one inside the block."""
     token = _current.set(host)
     try:

@@ -13,9 +13,9 @@ from tertulia.codec import decode, encode, event_of
 from tertulia.conversation import Opening
 from tertulia.errors import AgentError
 from tertulia.following import log
+from tertulia.handle import conversation_of
 from tertulia.host import Host
 from tertulia.retention import Due, Retention
-from tertulia.session import conversation_of
 from tertulia.snapshot import take
 from tertulia.stores.base import Receipt, SessionRow
 
@@ -144,9 +144,7 @@ async def erase_user(host: Host, user: str) -> Erasure:
     if not held:
         receipt = Receipt(time=now, type="session.erased", body=encode(body))
         values = await host.store.erase_user(user, receipt)
-    return Erasure(
-        sessions=erased, values=values, held=held, time=now, out_of_reach=out_of_reach
-    )
+    return Erasure(sessions=erased, values=values, held=held, time=now, out_of_reach=out_of_reach)
 
 
 async def export_user(host: Host, user: str) -> dict[str, Any]:

@@ -157,8 +157,8 @@ async def _write(path: Path, parts: AsyncIterator[str]) -> str:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        os.unlink(name)
         raise
     return str(path)

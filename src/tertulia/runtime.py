@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Mapping, MutableMapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -113,7 +113,11 @@ class Runtime:
         return Session(id, runtime=self, **options)
 
     async def get(
-        self, id: str, *, app_name: str | None = None, user_id: str | None = None  # noqa: A002
+        self,
+        id: str,  # noqa: A002
+        *,
+        app_name: str | None = None,
+        user_id: str | None = None,
     ) -> Session:
         """A session that exists. Raises SessionNotFound and AccessDenied."""
         session = self.session(id, app_name=app_name, user_id=user_id)
@@ -185,7 +189,7 @@ class Runtime:
             forget(self)
             await self._store.close()
 
-    async def __aenter__(self) -> Runtime:
+    async def __aenter__(self) -> Self:
         manager = hosts.using(self)
         manager.__enter__()
         self._tokens.append(manager)

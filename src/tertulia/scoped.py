@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ class StateWrite:
     __slots__ = ("key", "outcome", "scope", "user", "value")
 
     def __init__(self, scope: Scope, key: str, value: bytes | None) -> None:
-        self.scope = scope
+        self.scope: Scope = scope
         self.key = key
         self.value = value
         self.user: str | None = None
@@ -106,7 +106,7 @@ class Pending:
 async def applied(fn: Callable[[Any], Any], value: Any) -> Any:
     """What a function, plain or asynchronous, makes of a value."""
     result = fn(value)
-    return await cast("Awaitable[Any]", result) if isawaitable(result) else result
+    return await result if isawaitable(result) else result
 
 
 async def stored_value(

@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager
 from datetime import datetime
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Self
 
 import msgspec
 
-from tertulia import admission, branching, doors, ending, following, hiding, history, pruning
-from tertulia import host as hosts
-from tertulia import retention as retentions
-from tertulia import scopes, snapshot
-from tertulia.conversation import Conversation, Opening
+from tertulia import (
+    admission,
+    branching,
+    doors,
+    ending,
+    following,
+    hiding,
+    history,
+    pruning,
+    scopes,
+    snapshot,
+)
+from tertulia.audit import Verification
 from tertulia.drafting import Draft, messages_of
-from tertulia.errors import TurnInterrupted, UsageError
+from tertulia.errors import UsageError
 from tertulia.events import Event
+from tertulia.handle import Driver, Handle, MessageLike, nothing
 from tertulia.hiding import Judge, Summarize
 from tertulia.host import Host
-from tertulia.messages import Message, parse
+from tertulia.messages import Message
 from tertulia.proof import Proof
 from tertulia.pruning import PruneReport
 from tertulia.scoped import Pending
 from tertulia.state import ScopedState, State
-from tertulia.stores.base import Input, Receipt, SessionRow
-from tertulia.turns import Asked, Busy, Turn, own_turn
-from tertulia.values import identifier, json_value
-from tertulia.view import View, settle
+from tertulia.stores.base import Input, Receipt
+from tertulia.turns import Asked, own_turn
 
-MessageLike = Message | Mapping[str, Any]
 Moment = int | str | datetime
 
 
-class Driver(Protocol):
-    """What `run`, `stream` and `json` of a session are handed to: its agent."""
-
-    def drive(self, session: Session, how: str, request: Any, options: dict[str, Any]) -> Any:
-        """Run one turn of the agent on a session."""
-        ...
-
-
-class Session:
+class Session(Handle):
     """One durable conversation: ordered, with one writer at a time, watched by many.
 
     Making a session does no I/O; it is opened by its first use. Two objects with one id (in one
@@ -54,86 +51,6 @@ class Session:
 
     Raises InvalidInput for an id, metadata or retention that cannot be.
     """
-
-    def __init__(
-        self,
-        id: str | None = None,  # noqa: A002
-        app_name: str | None = None,
-        user_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        retention: Mapping[str, Any] | None = None,
-        *,
-        system: str | None = None,
-        messages: Iterable[MessageLike] | None = None,
-        runtime: Host | None = None,
-        store: Any = None,
-        agent: Driver | None = None,
-        busy: Busy = "queue",
-        turn_timeout: float | None = None,
-    ) -> None:
-        if runtime is None:
-            runtime = hosts.current() if store is None else hosts.for_store(store)
-        self._host = runtime
-        self._id = runtime.ids.uid().hex() if id is None else identifier(id, "the session id")
-        app = None if app_name is None else identifier(app_name, "app_name")
-        policy = retentions.parse(retention)
-        self._opening = Opening(
-            user=None if user_id is None else identifier(user_id, "user_id"),
-            metadata=None if metadata is None else json_value(metadata, "metadata"),
-            retention=retentions.to_dict(policy),
-            system=system,
-            messages=tuple(messages_of(messages or ())),
-        )
-        self._conversation = conversation_of(runtime, app, self._id)
-        self._busy: Busy = busy
-        self._timeout = turn_timeout
-        self._agent = agent
-
-    # -- identity
-
-    @property
-    def id(self) -> str:
-        """The public id."""
-        return self._id
-
-    session_id = id
-
-    @property
-    def app_name(self) -> str | None:
-        """The app that the session belongs to; None is the default app."""
-        return self._conversation.app
-
-    @property
-    def user_id(self) -> str | None:
-        """The owner; None if the session has none."""
-        row = doors.call(self._row())
-        return row.user if row is not None else self._opening.user
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """A copy of the metadata, with what this object will merge into it."""
-        row = doors.call(self._row())
-        stored = row.details.metadata if row is not None else {}
-        return json_value({**stored, **(self._opening.metadata or {})}, "metadata")
-
-    @property
-    def retention(self) -> dict[str, Any] | None:
-        """The retention policy, with its defaults; None if there is none."""
-        row = doors.call(self._row())
-        if self._opening.retention is not None or row is None:
-            return self._opening.retention
-        return row.details.retention
-
-    @property
-    def system(self) -> str | None:
-        """The system prompt that is stored with the session."""
-        row = doors.call(self._row())
-        if self._opening.system is not None or row is None:
-            return self._opening.system
-        return row.details.system
-
-    def __repr__(self) -> str:
-        return f"Session({self._id!r})"
 
     # -- messages
 
@@ -265,48 +182,6 @@ class Session:
         """Inputs in the inbox that nobody waits for any more; the next turn takes them."""
         return doors.call(self._pending_inputs())
 
-    # -- turns
-
-    @asynccontextmanager
-    async def turn(
-        self,
-        message: MessageLike | str | None = None,
-        *,
-        busy: Busy | None = None,
-        timeout: float | None = None,
-        agent: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Turn]:
-        """Hold the session for one turn: ``async with session.turn("hello") as turn: …``
-
-        The turn completes at the end of the block. An exception fails it: then the history is as
-        if it had not happened, unless it did something in the world. A cancellation interrupts
-        it, and what it did stays. Raises SessionBusy, TurnTimeout, SessionEnded, AccessDenied.
-        """
-        text = {"role": "user", "content": message} if isinstance(message, str) else message
-        asked = Asked(
-            messages=() if text is None else (parse(text),),
-            busy=busy or self._busy,
-            timeout=self._timeout if timeout is None else timeout,
-            agent=agent,
-            metadata=None if metadata is None else json_value(metadata, "metadata"),
-        )
-        turn = await admission.begin(self._conversation, self._opening, asked)
-        self._opened()
-        turn.enter_context()
-        try:
-            yield turn
-        except (asyncio.CancelledError, TurnInterrupted) as stopped:
-            await turn.interrupt(str(stopped) or "cancelled")
-            raise
-        except BaseException as error:
-            await turn.fail(error)
-            raise
-        else:
-            await turn.complete()
-        finally:
-            turn.leave_context()
-
     # -- state
 
     @property
@@ -343,17 +218,7 @@ class Session:
         `fn` gets a copy of the value (or `default`), may be asynchronous, and may be called
         again when somebody else was faster.
         """
-        return await self._scoped(scope).update(key, fn, default)
-
-    async def flush(self) -> None:
-        """Write what `set_state` left to be written. Raises what went wrong with it."""
-        conversation = self._conversation
-        if conversation.pending and own_turn(conversation) is None:
-
-            async def build(draft: Draft) -> None:
-                return None
-
-            await conversation.append(self._opening, build)
+        return await self._scoped(scope).change(key, fn, default)
 
     # -- branches and hiding
 
@@ -387,10 +252,7 @@ class Session:
 
     async def _fork(self, branch: Session, at: int | None) -> None:
         if await self._row() is None:
-            async def build(draft: Draft) -> None:
-                return None
-
-            await self._conversation.append(self._opening, build)
+            await self._conversation.append(self._opening, nothing)
             self._opened()
         await self.flush()
         await branching.fork(self._conversation, branch._conversation, self._opening, at)
@@ -455,7 +317,7 @@ class Session:
         """Write what is left to be written and release the handle."""
         await self.flush()
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -473,7 +335,9 @@ class Session:
         """Verification, anchors and exports of this session."""
         return Proof(self._conversation, self._opening)
 
-    async def verify(self, anchor: Mapping[str, Any] | None = None, key: bytes | None = None) -> Any:
+    async def verify(
+        self, anchor: Mapping[str, Any] | None = None, key: bytes | None = None
+    ) -> Verification:
         """Check the chain of digests and what is derived from the log; true when all fits."""
         await self.flush()
         return await self.proof.verify(anchor, key)
@@ -484,7 +348,9 @@ class Session:
         return await self.proof.anchor(key)
 
     async def export(
-        self, format: Literal["jsonl", "json", "markdown"] = "jsonl", path: Any = None  # noqa: A002
+        self,
+        format: Literal["jsonl", "json", "markdown"] = "jsonl",  # noqa: A002
+        path: str | os.PathLike[str] | None = None,
     ) -> str:
         """The session as text: JSON lines of the whole log, JSON or Markdown of the history.
 
@@ -556,49 +422,5 @@ class Session:
             )
         return self._agent
 
-    # -- inside
-
-    def _opened(self) -> None:
-        """What was said at the opening is stored now; do not say it again."""
-        opening = self._opening
-        if opening.metadata or opening.retention or opening.system or opening.messages:
-            self._opening = Opening(user=opening.user)
-
-    async def _row(self) -> SessionRow | None:
-        turn = own_turn(self._conversation)
-        row = await self._conversation.row() if turn is None else turn.row
-        if row is not None:
-            self._conversation.check_access(row, self._opening)
-        return row
-
-    async def _view(self, at: int | None) -> View | None:
-        turn = own_turn(self._conversation)
-        if turn is not None and at is None:
-            return await self._conversation.view(turn.row, turn.row.seq)
-        await self.flush()
-        row = await self._row()
-        if row is None:
-            return None
-        if at is None:
-            return await self._conversation.view(row)
-        position = await settle(self._host.store, row, history.check_position(at, "at"))
-        return await self._conversation.view(row, position)
-
-    async def _pending_inputs(self) -> list[Message]:
-        row = await self._row()
-        if row is None:
-            return []
-        entries = await admission.left_behind(self._conversation, row)
-        return [msgspec.json.decode(entry.body, type=Message) for entry in entries]
-
     def _scoped(self, scope: str) -> ScopedState:
         return ScopedState(self, self._conversation, self._opening, scopes.check_scope(scope))
-
-
-def conversation_of(host: Host, app: str | None, session_id: str) -> Conversation:
-    """The one conversation of this runtime with an id."""
-    key = ("session", app, session_id)
-    found = host.registry.get(key)
-    if found is None:
-        found = host.registry.setdefault(key, Conversation(host, app, session_id))
-    return cast("Conversation", found)

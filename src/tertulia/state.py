@@ -60,7 +60,7 @@ class ScopedState(MutableMapping[str, Any]):
         value = self._value(key)
         return default if value is ABSENT else value
 
-    async def update(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
+    async def change(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
         """Atomically set a value to what `fn` makes of it."""
         scopes.check_key(key)
         turn = own_turn(self._conversation)

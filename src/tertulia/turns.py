@@ -94,9 +94,7 @@ class Turn:
 
         return await self.append(build)
 
-    async def add_messages(
-        self, messages: Iterable[Message | Mapping[str, Any]]
-    ) -> list[Message]:
+    async def add_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> list[Message]:
         """Append several messages in one commit; raises InvalidMessage."""
         checked = [parse(message) for message in messages]
 
@@ -105,9 +103,7 @@ class Turn:
 
         return await self.append(build)
 
-    async def tool_called(
-        self, call_id: str, name: str, *, effect: Effect = "unknown"
-    ) -> None:
+    async def tool_called(self, call_id: str, name: str, *, effect: Effect = "unknown") -> None:
         """Note that a tool is about to run, and what it may do in the world."""
         await self.record(events.TOOL_CALLED, {"call": call_id, "name": name, "effect": effect})
 
@@ -201,8 +197,7 @@ class Turn:
     def _check_open(self) -> None:
         if self.closed:
             raise UsageError(
-                f"turn {self.number} of session {self.conversation.id!r} has ended; "
-                "begin a new one"
+                f"turn {self.number} of session {self.conversation.id!r} has ended; begin a new one"
             )
 
     async def _commit(self, draft: Draft) -> SessionRow:

@@ -18,7 +18,7 @@ def json_value(value: Any, what: str, depth: int = 0) -> Any:
     Raises InvalidInput, naming the place, for anything that JSON cannot carry unchanged: NaN,
     keys that are no text, bytes, dates, sets and objects.
     """
-    kind = type(value)
+    kind = cast("type[object]", type(value))
     if kind is str or kind is int or kind is bool or value is None:
         return value
     if kind is float:
@@ -51,10 +51,9 @@ def _json_object(value: Mapping[Any, Any], what: str, depth: int) -> dict[str, A
 
 def _plain(value: str | int | float) -> str | int | float:
     """The builtin value of an enum member or of another subclass."""
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind.__str__(value) if kind is str else kind(value)
-    return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def identifier(value: Any, what: str) -> str:

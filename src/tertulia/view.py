@@ -101,9 +101,7 @@ class View:
                 self._chain = await self._store.chain(key, low, self.position, PAGE)
         return self._chain
 
-    async def messages(
-        self, limit: int | None = None, before: int | None = None
-    ) -> list[Message]:
+    async def messages(self, limit: int | None = None, before: int | None = None) -> list[Message]:
         """The newest messages, at most `limit`, in the order of the log.
 
         A tool group is never split: one that the limit would cut is left out, but the newest is
@@ -158,9 +156,7 @@ class View:
                 if floor is not None and floor.high >= segment.high:
                     return
                 if floor is None and flags & FLOORS:
-                    found = await self._store.marks(
-                        segment, "floor", below=_EVERYTHING, limit=1
-                    )
+                    found = await self._store.marks(segment, "floor", below=_EVERYTHING, limit=1)
                     floor = found[0] if found else None
                 async for parts in self._shown(segment, holes, floor, before):
                     yield parts, floor
