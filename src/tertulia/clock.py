@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -49,13 +50,28 @@ class SystemClock:
 
 
 class SystemIds:
-    """Random ids from the operating system."""
+    """Random ids from the operating system.
+
+    Salts are drawn many at a time: a call into the system for each would let other threads in
+    between, and cost more than all else that an event needs. Each is used once.
+    """
 
     def uid(self) -> bytes:
         return os.urandom(16)
 
     def salt(self) -> bytes:
-        return os.urandom(SALT_BYTES)
+        try:
+            return _salts.pop()
+        except IndexError:
+            drawn = os.urandom(SALT_BYTES * _SALTS)
+            starts = range(SALT_BYTES, len(drawn), SALT_BYTES)
+            _salts.extend([drawn[start : start + SALT_BYTES] for start in starts])
+            return drawn[:SALT_BYTES]
+
+
+_SALTS = 256
+_salts: deque[bytes] = deque(maxlen=16 * _SALTS)
+os.register_at_fork(after_in_child=_salts.clear)
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -17,6 +17,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 Part = dict[str, Any]
 Content = str | list[Part]
 
+_PLAIN: frozenset[str] = frozenset(ROLES) - {"tool"}
 _FIELDS = (
     "id",
     "seq",
@@ -128,6 +129,11 @@ def parse(value: Message | Mapping[str, Any]) -> Message:
 
     Raises InvalidMessage when a field is unknown, of the wrong type or missing.
     """
+    if type(value) is dict and len(value) == 2:  # pyright: ignore[reportUnknownArgumentType]
+        plain = cast("dict[str, Any]", value)
+        role, content = plain.get("role"), plain.get("content")
+        if type(content) is str and type(role) is str and role in _PLAIN:
+            return Message(role=cast("Role", role), content=content)
     data = _known_fields(value)
     _require(
         data.get("role") in ROLES,

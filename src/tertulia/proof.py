@@ -157,8 +157,8 @@ async def _write(path: Path, parts: AsyncIterator[str]) -> str:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)  # noqa: ASYNC240 - a rename, after everything was written
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()  # noqa: ASYNC240
         raise
     return str(path)
