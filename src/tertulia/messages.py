@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 import msgspec
 
@@ -129,11 +129,8 @@ def parse(value: Message | Mapping[str, Any]) -> Message:
 
     Raises InvalidMessage when a field is unknown, of the wrong type or missing.
     """
-    if type(value) is dict and len(value) == 2:  # pyright: ignore[reportUnknownArgumentType]
-        plain = cast("dict[str, Any]", value)
-        role, content = plain.get("role"), plain.get("content")
-        if type(content) is str and type(role) is str and role in _PLAIN:
-            return Message(role=cast("Role", role), content=content)
+    if _is_plain(value):
+        return Message(role=cast("Role", value["role"]), content=value["content"])
     data = _known_fields(value)
     _require(
         data.get("role") in ROLES,
@@ -150,6 +147,15 @@ def parse(value: Message | Mapping[str, Any]) -> Message:
         raise InvalidMessage(f"this message cannot be stored: {error}") from None
     _check_shape(message)
     return message
+
+
+def _is_plain(value: Any) -> TypeGuard[dict[str, str]]:
+    """Whether it is just a role and a text, which need no further look."""
+    if type(value) is not dict:
+        return False
+    plain = cast("dict[str, Any]", value)
+    role, content = plain.get("role"), plain.get("content")
+    return len(plain) == 2 and type(content) is str and type(role) is str and role in _PLAIN
 
 
 def _known_fields(value: Message | Mapping[str, Any]) -> dict[str, Any]:
