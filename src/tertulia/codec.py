@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia.errors import InvalidInput, StoreCorrupt
+from tertulia.errors import HistoryErased, InvalidInput, StoreCorrupt
 from tertulia.events import MAX_BODY, Event, Record
 from tertulia.messages import Message
 
@@ -46,11 +46,14 @@ def decode(data: bytes, what: str) -> Any:
 def message_of(record: Record, uid: bytes, session_id: str) -> Message:
     """The message in a `message.added` record, with its id, position and time.
 
-    Raises StoreCorrupt.
+    Raises HistoryErased where retention erased it, and StoreCorrupt.
     """
     body = record.body
     if body is None:
-        raise StoreCorrupt(f"session {session_id!r}: the message at {record.seq} was erased")
+        raise HistoryErased(
+            f"session {session_id!r}: the message at {record.seq} was erased by retention",
+            session_id=session_id,
+        )
     try:
         message = _decode_message(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

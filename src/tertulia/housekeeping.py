@@ -9,17 +9,23 @@ from typing import Any
 import msgspec
 
 from tertulia import ending, hiding, pruning, retention
+from tertulia.clock import DAY
 from tertulia.codec import decode, encode, event_of
-from tertulia.conversation import Opening
+from tertulia.conversation import How, Opening
+from tertulia.drafting import Draft
 from tertulia.errors import AgentError
+from tertulia.events import SESSION_ERASED
 from tertulia.following import log
 from tertulia.handle import conversation_of
 from tertulia.host import Host
 from tertulia.retention import Due, Retention
 from tertulia.snapshot import take
-from tertulia.stores.base import Receipt, SessionRow
+from tertulia.stores.base import Receipt, Segment, SessionRow
+from tertulia.view import ERASABLE, FLOORS, View
 
-REQUEST_TTL = 7 * 86_400 * 1_000_000
+REQUEST_TTL = 7 * DAY
+HIDDEN_GRACE = 7 * DAY
+"""How long after it was hidden a body is kept, so that hiding can be undone; in microseconds."""
 PAGE = 200
 
 
@@ -70,6 +76,8 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
         policy = retention.parse(row.details.retention)
         if policy is None:
             continue
+        if not dry_run and policy.auto_prune and _erasable(policy, row):
+            await erase_hidden(host, row)
         for due in _due(policy, row, now):
             error = None if dry_run or not due.acts else await _carry_out(host, row, policy, due)
             done = due.acts and not dry_run and error is None
@@ -89,6 +97,38 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
     if not dry_run:
         await host.store.drop_requests(now - REQUEST_TTL)
     return found
+
+
+def _erasable(policy: Retention, row: SessionRow) -> bool:
+    held = policy.legal_hold or row.details.hold is not None
+    return not held and not policy.immutable and bool(row.marks & FLOORS)
+
+
+async def erase_hidden(host: Host, row: SessionRow) -> int:
+    """Erase what a floor has hidden for longer than the grace; how many bodies that were.
+
+    What a fork may still show stays.
+    """
+    view = await View.at(host.store, row, row.seq)
+    floor = await view.floor()
+    if floor is None or floor.at <= row.base:
+        return 0
+    at = await host.store.records([Segment(row.key, floor.at - 1, floor.at)])
+    if at[0].time > host.clock.now() - HIDDEN_GRACE:
+        return 0
+    if any(child.base < floor.at for child in await host.store.children(row.key)):
+        return 0
+    hidden = [Segment(row.key, row.base, floor.high)]
+    erased = await host.store.erase(hidden, ERASABLE)
+    if erased:
+        conversation = conversation_of(host, row.app, row.id)
+        body = {"position": floor.high, "bodies": erased}
+
+        async def build(draft: Draft) -> None:
+            draft.add(SESSION_ERASED, body)
+
+        await conversation.append(Opening(), build, How(ended=True))
+    return erased
 
 
 def _due(policy: Retention, row: SessionRow, now: int) -> list[Due]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from tertulia import history
+from tertulia import events, history
 from tertulia.codec import body_of, message_of
 from tertulia.errors import HistoryErased, InvalidInput
-from tertulia.events import SESSION_PRUNED, Record
+from tertulia.events import Record
 from tertulia.messages import Message
 from tertulia.stores.base import Branch, LogStore, Mark, Segment, SessionRow
 
@@ -66,6 +66,10 @@ async def _before_open_calls(store: LogStore, row: SessionRow) -> int:
         return row.seq
     newest = await store.messages([Segment(row.key, row.base, row.seq)], 1)
     return newest[-1].turn - 1 if newest else row.seq
+
+
+ERASABLE = (events.MESSAGE_ADDED, events.TOOL_CALLED, events.TOOL_RETURNED, events.TOOL_FAILED)
+"""Events whose bodies go when nothing shows them any more."""
 
 
 class View:
@@ -204,7 +208,7 @@ class View:
         """What stands for the messages below the floor, if they were summarised."""
         owner = await owner_of(self._store, self.row, floor.at)
         records = await self._store.records(
-            [Segment(owner.key, floor.at - 1, floor.at)], types=[SESSION_PRUNED]
+            [Segment(owner.key, floor.at - 1, floor.at)], types=[events.SESSION_PRUNED]
         )
         summary = body_of(records[0]).get("summary") if records else None
         if not isinstance(summary, str):
@@ -219,6 +223,17 @@ class View:
                 time=records[0].time,
             )
         ]
+
+    async def floor(self) -> Mark | None:
+        """The newest floor, below which nothing is shown."""
+        if not self.row.marks & FLOORS:
+            return None
+        async for page in self._pages():
+            for segment in page:
+                found = await self._store.marks(segment, "floor", below=_EVERYTHING, limit=1)
+                if found:
+                    return found[0]
+        return None
 
     async def count(self) -> int:
         """How many messages are shown."""
