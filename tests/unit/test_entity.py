@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from tertulia import Runtime, doors, host
-from tertulia.entity import Entity, query
+from tertulia.entity import Entity, places, query
 from tertulia.entity.places import MAX_WAITERS
 from tertulia.errors import (
     InvalidInput,
     SessionBusy,
     StoreCorrupt,
+    TurnTimeout,
     UsageError,
     VersionConflict,
 )
@@ -226,6 +227,18 @@ async def test_too_many_waiters_are_refused(runtime: Runtime) -> None:
     await asyncio.gather(*tasks)
 
 
+async def test_waiting_ends_at_the_deadline(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Counter("k", runtime=runtime)
+    monkeypatch.setattr(places, "TIMEOUT", 0.0)
+    running = asyncio.create_task(counter.add())
+    await asyncio.sleep(0)
+    with pytest.raises(TurnTimeout, match="Counter 'k' did not become free in 0 s"):
+        await counter.add()
+    assert await running == 1
+
+
 async def test_a_caller_that_was_cancelled_holds_up_nobody(runtime: Runtime) -> None:
     counter = Counter("k", runtime=runtime)
     tasks = [asyncio.create_task(counter.add()) for _ in range(3)]
@@ -299,8 +312,8 @@ async def test_a_cancelled_call_takes_everything_back(runtime: Runtime) -> None:
     task = asyncio.create_task(patient.wait_for_ever())
     await started.wait()
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    [found] = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(found, asyncio.CancelledError)
     assert await patient.add(1) == 1
     assert await counter.value() == 0
 
@@ -382,12 +395,23 @@ async def test_what_is_no_json_is_refused_when_set_and_when_found_at_the_end(val
             self.state["notes"] = []
             self.state["notes"].append(value)
 
+        async def smuggle_and_fail(self) -> None:
+            await self.noted(1)
+            self.state["notes"].append(value)
+            raise RuntimeError
+
+        async def recover(self) -> dict[str, Any]:
+            with pytest.raises(RuntimeError):
+                await self.smuggle_and_fail()
+            return await self.look()
+
     runtime = Runtime(MemoryStore())
     careless = Careless("k", runtime=runtime)
     with pytest.raises(InvalidInput, match="the state value of 'x'"):
         await careless.put()
     with pytest.raises(InvalidInput):
         await careless.smuggle()
+    assert await careless.recover() == {}
     assert await careless.look() == {}
 
 
@@ -496,6 +520,26 @@ async def test_state_exists_inside_of_methods_only(runtime: Runtime) -> None:
         await leaky.of_another()
     with pytest.raises(UsageError):
         await leaky._private()  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_task_that_outlives_its_call_cannot_touch_the_state(runtime: Runtime) -> None:
+    ended = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    class Leaky(Counter):
+        async def _later(self) -> None:
+            await ended.wait()
+            self.state["late"] = True
+
+        async def start(self) -> None:
+            tasks.append(asyncio.create_task(self._later()))
+
+    leaky = Leaky("k", runtime=runtime)
+    await leaky.start()
+    ended.set()
+    with pytest.raises(UsageError, match="inside its public async methods only"):
+        await tasks[0]
+    assert await leaky.look() == {}
 
 
 async def test_methods_of_other_base_classes_are_calls_too(runtime: Runtime) -> None:

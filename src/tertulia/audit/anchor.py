@@ -91,6 +91,19 @@ def check_anchor(anchor: Mapping[str, Any], key_pem: bytes) -> list[Head]:
     key = _public(key_pem)
     from cryptography.exceptions import InvalidSignature
 
+    found, heads, signature = _read(anchor)
+    if found.key != _fingerprint(key):
+        raise InvalidInput(
+            f"the anchor was signed by the key {found.key[:16]}, not by {_fingerprint(key)}"
+        )
+    try:
+        key.verify(signature, _signed(msgspec.to_builtins(found)))
+    except InvalidSignature:
+        raise InvalidInput("the anchor is not what was signed") from None
+    return heads
+
+
+def _read(anchor: Mapping[str, Any]) -> tuple[_Anchor, list[Head], bytes]:
     try:
         found = msgspec.convert(dict(anchor), _Anchor)
         heads = [
@@ -103,15 +116,7 @@ def check_anchor(anchor: Mapping[str, Any], key_pem: bytes) -> list[Head]:
         raise InvalidInput(
             f"the anchor has version {found.tertulia}; this is known: {ANCHOR_VERSION}"
         )
-    if found.key != _fingerprint(key):
-        raise InvalidInput(
-            f"the anchor was signed by the key {found.key[:16]}, not by {_fingerprint(key)}"
-        )
-    try:
-        key.verify(signature, _signed(msgspec.to_builtins(found)))
-    except InvalidSignature:
-        raise InvalidInput("the anchor is not what was signed") from None
-    return heads
+    return found, heads, signature
 
 
 def _signed(anchor: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -139,6 +138,8 @@ class _FileCheck:
 
 def _decoded(text: str) -> dict[str, Any]:
     try:
+        import json  # slow to import, and few ever check a file
+
         json.loads(text, object_pairs_hook=_without_repetition)
         line = msgspec.json.decode(text)
     except (ValueError, RecursionError, msgspec.DecodeError) as error:

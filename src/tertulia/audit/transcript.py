@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from tertulia.clock import to_iso
 from tertulia.messages import Message, Part
@@ -16,7 +17,7 @@ _TAG: Final = re.compile(r"<(?=[a-zA-Z/!?])")
 def export_json(messages: Sequence[Message], session: Mapping[str, Any] | None = None) -> str:
     """One JSON document with what is known of the session and the messages it shows."""
     data = {**(session or {}), "messages": [message.to_dict() for message in messages]}
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n"
 
 
 def export_markdown(messages: Sequence[Message], session: Mapping[str, Any] | None = None) -> str:
@@ -44,7 +45,7 @@ def _block(message: Message) -> str:
     if said:
         lines += ["", _quoted(said)]
     for call in message.tool_calls or ():
-        arguments = " ".join(json.dumps(call.arguments, ensure_ascii=False).splitlines())
+        arguments = " ".join(msgspec.json.encode(call.arguments).decode().splitlines())
         lines += ["", f"calls {_plain(call.name)} ({_plain(call.id)}):"]
         lines += ["", f">     {arguments}"]
     return "\n".join(lines)
@@ -65,6 +66,6 @@ def _quoted(text: str) -> str:
 
 def _plain(value: object) -> str:
     """Text on one line, in which nothing means anything to Markdown."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     line = " ".join(text.split())
     return "".join(f"\\{char}" if char in "\\`*_[]<>#|!" else char for char in line)

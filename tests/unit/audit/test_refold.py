@@ -186,6 +186,15 @@ def test_a_session_is_ended_until_it_is_reopened() -> None:
     assert not folded(log).ended
 
 
+def test_a_rewind_leaves_open_calls_behind() -> None:
+    log = Log()
+    log.say(Message.assistant("", tool_calls=CALLS))
+    draft = log.draft()
+    draft.add("session.rewound", {"to": 0})
+    log.apply(draft)
+    assert folded(log).open_calls == ()
+
+
 def test_the_verdict_names_the_chain_first_then_the_events_the_row_and_the_index() -> None:
     log = conversation()
     state = [("n", 7)]
