@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -150,15 +149,16 @@ def _facts(row: SessionRow) -> dict[str, Any]:
 
 async def _write(path: Path, parts: AsyncIterator[str]) -> str:
     """Write a file beside its place and move it there when it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             async for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)  # noqa: ASYNC240 - a rename, after everything was written
+        name.replace(path)
     except BaseException:
-        Path(name).unlink()  # noqa: ASYNC240
+        name.unlink()
         raise
     return str(path)

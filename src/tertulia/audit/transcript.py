@@ -45,7 +45,7 @@ def _block(message: Message) -> str:
     if said:
         lines += ["", _quoted(said)]
     for call in message.tool_calls or ():
-        arguments = " ".join(msgspec.json.encode(call.arguments).decode().splitlines())
+        arguments = " ".join(_json(call.arguments).splitlines())
         lines += ["", f"calls {_plain(call.name)} ({_plain(call.id)}):"]
         lines += ["", f">     {arguments}"]
     return "\n".join(lines)
@@ -66,6 +66,10 @@ def _quoted(text: str) -> str:
 
 def _plain(value: object) -> str:
     """Text on one line, in which nothing means anything to Markdown."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = value if isinstance(value, str) else _json(value)
     line = " ".join(text.split())
     return "".join(f"\\{char}" if char in "\\`*_[]<>#|!" else char for char in line)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, unquote
-
 from tertulia.errors import ConfigurationError
 from tertulia.stores.base import LogStore
 from tertulia.stores.memory import MemoryStore
@@ -28,6 +26,8 @@ def open_store(url: str) -> LogStore:
 
 
 def _sqlite(url: str, rest: str) -> SQLiteStore:
+    from urllib.parse import parse_qs, unquote  # slow to import, and not for memory
+
     path, _, query = rest.partition("?")
     options = parse_qs(query, keep_blank_values=True)
     unsafe = options.pop("unsafe_fs", ["0"])

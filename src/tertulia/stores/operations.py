@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import msgspec
 
 from tertulia.events import Record
 from tertulia.stores import engine, queries
@@ -180,12 +181,12 @@ class EngineStore(SessionStore):
     # -- documents
 
     def save(self, session_id: str, data: dict[str, Any]) -> None:
-        text = json.dumps(json_value(data, "data"), ensure_ascii=False, separators=(",", ":"))
+        text = msgspec.json.encode(json_value(data, "data")).decode()
         self._write_now(engine.save_document, session_id, text)
 
     def load(self, session_id: str) -> dict[str, Any] | None:
         text = self._read(queries.load_document, session_id)
-        return None if text is None else cast("dict[str, Any]", json.loads(text))
+        return None if text is None else cast("dict[str, Any]", msgspec.json.decode(text))
 
     def delete(self, session_id: str) -> bool:
         return self._write_now(engine.delete_document, session_id)

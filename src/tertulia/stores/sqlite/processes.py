@@ -8,7 +8,6 @@ the child at all, not even through a new connection.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -61,6 +60,8 @@ def _after_fork() -> None:
         if identity:
             _inherited.add(identity)
         for connection in store.abandon():
+            import ctypes  # slow to import, and needed in forked children only
+
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
     _living.clear()
 
