@@ -42,21 +42,7 @@ def prepare(db: Database) -> None:
 
 def event_values(change: Change, key: int) -> list[Values]:
     """The rows of a change's events, as `add_events` takes them."""
-    return [
-        (
-            key,
-            record.seq,
-            record.type,
-            record.time,
-            record.actor,
-            record.turn,
-            record.body,
-            record.salt,
-            record.digest,
-            record.body_digest,
-        )
-        for record in change.records
-    ]
+    return [(key, *msgspec.structs.astuple(record)) for record in change.records]
 
 
 def is_plain(change: Change) -> bool:

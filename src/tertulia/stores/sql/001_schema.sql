@@ -40,8 +40,9 @@ CREATE TABLE session_details (
 ) STRICT;
 
 -- The row id is the order of arrival and no part of any promise: a position is (session, seq).
+-- AUTOINCREMENT would write one more page in every commit.
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     type TEXT NOT NULL,

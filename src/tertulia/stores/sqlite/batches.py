@@ -134,7 +134,9 @@ class Batches:
 
     def _pass_by(self) -> None:
         self._failures += 1
-        engine.atomically(self.db, lambda db: db.execute(TRACE, (self._failures,)))
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.execute(TRACE, (self._failures,))
+        self.db.execute("COMMIT")
 
     def _is_written(self, jobs: list[Job]) -> bool | None:
         """A batch is written whole or not at all, so any event of it tells."""

@@ -24,6 +24,8 @@ APPLICATION_ID = 0x54455254
 """`TERT`, in the header of every file of ours."""
 BUSY_MILLISECONDS = 30_000
 JOURNAL_LIMIT = 32 << 20
+WRITER_CACHE = 64 << 10
+"""In KiB. Every session has a page of its own in an index: those in use should stay in memory."""
 
 _creating = threading.Lock()
 
@@ -98,8 +100,10 @@ def open_writer(path: str, *, vfs: str | None = None) -> Database:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = 1")
         db.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT}")
+        db.execute(f"PRAGMA cache_size = -{WRITER_CACHE}")
         if sys.platform == "darwin":
-            db.execute("PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1")
+            for name in ("fullfsync", "checkpoint_fullfsync"):
+                db.execute(f"PRAGMA {name} = 1")
         engine.prepare(db)
         if check(db, path) < schema_version():
             _migrate(db, path)

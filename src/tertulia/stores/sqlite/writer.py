@@ -12,6 +12,7 @@ from time import monotonic
 import apsw
 
 from tertulia.errors import AgentError, StoreClosed, StoreUnavailable
+from tertulia.stores import engine
 from tertulia.stores.bells import Bells
 from tertulia.stores.database import Database
 from tertulia.stores.sqlite.batches import Batches
@@ -100,6 +101,7 @@ class Writer:
             self._batches.close()
 
     def _run(self) -> None:
+        self._finish_removals()
         while True:
             first = self._next()
             if first is not None:
@@ -108,6 +110,14 @@ class Writer:
                 break
         if self._checkpoints.wanted:
             self._tidy()
+
+    def _finish_removals(self) -> None:
+        """Take away what a process that died had begun to delete."""
+        with contextlib.suppress(AgentError, apsw.Error):
+            db = self._batches.db
+            while (key := engine.next_removal(db)) is not None:
+                self._turn.take()
+                engine.atomically(db, engine.remove_events, key)
 
     def _next(self) -> Job | None:
         """The job that waits longest; None where there is something else to do."""

@@ -1,0 +1,1 @@
+"""What helps to test stores, agents and sessions: also for those who write their own."""
