@@ -65,7 +65,7 @@ async def take_gate(conversation: Conversation, asked: Asked) -> Input | None:
     """Enter the gate as `busy` says; the inbox row of the input if it had to wait."""
     if conversation.gate.try_enter():
         return await _held_elsewhere(conversation, asked)
-    if asked.busy == "reject":
+    if asked.busy == "reject" and not conversation.approach():
         raise SessionBusy(
             f"session {conversation.id!r} is in a turn already", session_id=conversation.id
         )

@@ -107,6 +107,7 @@ class Conversation:
 
     async def enter(self, seconds: float | None = None) -> None:
         """Wait for the gate; raises SessionBusy and TurnTimeout."""
+        self.approach()
         try:
             await self.gate.enter(TURN_TIMEOUT if seconds is None else seconds)
         except GateFull:
@@ -124,6 +125,11 @@ class Conversation:
             raise TurnTimeout(
                 f"session {self.id!r} did not become free in time", session_id=self.id
             ) from None
+
+    def approach(self) -> bool:
+        """Whether the caller broke off the stream of the running turn, which then stops."""
+        turn = self.turn
+        return turn is not None and turn.approached()
 
     async def append(self, opening: Opening, build: Build[T]) -> T:
         """One change outside of a turn: hold, append and release in one commit."""

@@ -59,6 +59,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(msgspec.json.encode((self.messages, self.agent))).digest()
 
 
+def _nobody() -> bool:
+    return False
+
+
 class Turn:
     """A turn that holds its session. ``async with session.turn("hello") as turn: …``"""
 
@@ -81,6 +85,9 @@ class Turn:
         """Given, with a reason, when somebody asks the turn to stop."""
         self.result: Any = None
         """What a repetition of the request with the same key gets: JSON-able data."""
+        self.approached: Callable[[], bool] = _nobody
+        """Asked when a call has to wait for this turn: whether it is the consumer of the turn's
+        own stream, which it broke off; then the turn is stopping."""
         self._gate = Gate(1_000)
 
     # -- what it does
@@ -143,9 +150,18 @@ class Turn:
 
     # -- how it ends
 
-    async def complete(self, body: Mapping[str, Any] | None = None) -> None:
-        """Close the turn with its answer; what it did is visible from here on."""
-        await self._close(events.TURN_COMPLETED, body or {}, keep=True)
+    async def complete(
+        self,
+        body: Mapping[str, Any] | None = None,
+        *,
+        first: Callable[[Draft], Awaitable[None]] | None = None,
+    ) -> None:
+        """Close the turn with its answer; what it did is visible from here on.
+
+        `first` drafts what goes into the same commit before the end: the last message. It may be
+        called again when somebody else changed shared state first.
+        """
+        await self._close(events.TURN_COMPLETED, body or {}, keep=True, first=first)
 
     async def fail(self, error: BaseException) -> None:
         """Close the turn as failed. What it did in the world is kept, all else is hidden."""
