@@ -1,0 +1,22 @@
+"""Agents: what drives the turns of a session, with a model and tools."""
+
+from tertulia.agents.agent import Agent
+from tertulia.agents.context import RunContext
+from tertulia.agents.models import LanguageModel, Model
+from tertulia.agents.response import Response, StreamEvent, Usage
+from tertulia.agents.streaming import AsyncStream, Stream
+from tertulia.agents.tools import Tool, tool
+
+__all__ = [
+    "Agent",
+    "AsyncStream",
+    "LanguageModel",
+    "Model",
+    "Response",
+    "RunContext",
+    "Stream",
+    "StreamEvent",
+    "Tool",
+    "Usage",
+    "tool",
+]

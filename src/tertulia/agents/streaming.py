@@ -1,0 +1,234 @@
+"""Turns as their consumers see them: streams of events, or only the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Generator, Iterator
+from types import TracebackType
+from typing import NoReturn, Self
+
+from tertulia import doors
+from tertulia.agents.exchange import Exchange
+from tertulia.agents.loop import Plan, begin, drive
+from tertulia.agents.portal import hold, portal
+from tertulia.agents.response import Response, StreamEvent
+from tertulia.errors import TurnInterrupted, UsageError
+
+_BROKEN_OFF = "the stream was broken off"
+_CANCELLED = "cancelled"
+
+
+async def respond(plan: Plan) -> Response:
+    """Run a turn in a task of its own; cancelling the caller stops it, and waits for its end."""
+    exchange = Exchange(listened=False)
+    _start(plan, exchange)
+    try:
+        return await exchange.outcome
+    except asyncio.CancelledError:
+        exchange.stop(_CANCELLED)
+        await exchange.outcome.within(None)
+        raise
+
+
+def respond_sync(plan: Plan, twin: str) -> Response:
+    """Run a turn and block until its answer; `twin` is what to await instead on a loop."""
+    _warn_of_loop(twin)
+    exchange = Exchange(listened=False)
+    _start_elsewhere(plan, exchange)
+    try:
+        exchange.outcome.wait()
+    except BaseException:
+        exchange.stop(_CANCELLED)
+        raise
+    return exchange.outcome.result()
+
+
+class _Consumer:
+    """What both streams share: the exchange, and the answer at the end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._exchange = Exchange(listened=True)
+        self._started = False
+        self._stopped = False
+
+    @property
+    def response(self) -> Response:
+        """The answer. Raises UsageError before the end, and what the turn raised."""
+        if not self._exchange.outcome.done:
+            raise UsageError("the stream has not ended; iterate over all of it first")
+        return self._exchange.outcome.result()
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = True
+        if self._started and not self._exchange.outcome.done:
+            self._exchange.stop(reason)
+
+    def _at_end(self) -> None:
+        """Raise what the turn raised, but for the stop that this consumer asked for."""
+        try:
+            self._exchange.outcome.result()
+        except TurnInterrupted:
+            if not self._stopped:
+                raise
+
+    def __del__(self) -> None:
+        if getattr(self, "_started", False):
+            self._stop(_BROKEN_OFF)
+
+
+class AsyncStream(_Consumer):
+    """One turn as it happens: ``async for event in session.stream_async(…)``.
+
+    Awaiting it first gives the same stream. The turn begins with the first event; who stops
+    early interrupts it, and what was handed out by then is kept. A turn that fails gives an
+    ``error`` event, then raises.
+    """
+
+    def __await__(self) -> Generator[None, None, AsyncStream]:
+        return self
+        yield
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        if self._stopped and not self._started:
+            raise StopAsyncIteration
+        if not self._started:
+            self._started = True
+            _start(self._plan, self._exchange)
+        try:
+            event = await self._exchange.take()
+        except asyncio.CancelledError:
+            self._stop(_CANCELLED)
+            await self._exchange.outcome.within(None)
+            raise
+        if event is None or (self._stopped and event.type == "error"):
+            self._at_end()
+            raise StopAsyncIteration
+        return event
+
+    async def cancel(self) -> None:
+        """Stop the turn and wait until it is closed; what was handed out is kept."""
+        self._stop(_BROKEN_OFF)
+        if self._started:
+            await self._exchange.outcome.within(None)
+
+    aclose = cancel
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.cancel()
+
+    def __iter__(self) -> NoReturn:
+        raise UsageError("this stream is asynchronous: write `async for`, or call stream()")
+
+
+class Stream(_Consumer):
+    """One turn as it happens: ``for event in session.stream(…)``. As `AsyncStream` otherwise."""
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        return self
+
+    def __next__(self) -> StreamEvent:
+        if self._stopped and not self._started:
+            raise StopIteration
+        if not self._started:
+            _warn_of_loop("stream_async")
+            self._started = True
+            _start_elsewhere(self._plan, self._exchange)
+        try:
+            event = doors.call(self._exchange.take())
+        except BaseException:
+            self._stop(_CANCELLED)
+            raise
+        if event is None or (self._stopped and event.type == "error"):
+            self._at_end()
+            raise StopIteration
+        return event
+
+    def cancel(self) -> None:
+        """Stop the turn and wait until it is closed; what was handed out is kept."""
+        self._stop(_BROKEN_OFF)
+        if self._started:
+            self._exchange.outcome.wait()
+
+    close = cancel
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+    def __aiter__(self) -> NoReturn:
+        raise UsageError("this stream is synchronous: write `for`, or call stream_async()")
+
+    def __await__(self) -> NoReturn:
+        raise UsageError("this stream is synchronous: leave out the await, or call stream_async()")
+
+
+def _start(plan: Plan, exchange: Exchange) -> None:
+    """Start the turn as a task of the running loop."""
+
+    async def work() -> None:
+        try:
+            turn = await begin(plan)
+        except asyncio.CancelledError:
+            exchange.fail(_not_begun(plan, exchange))
+        except BaseException as error:
+            exchange.fail(error)
+        else:
+            await drive(turn, plan, exchange)
+
+    task = hold(work)
+    loop = asyncio.get_running_loop()
+    exchange.on_cancel(lambda: _call(loop, task))
+
+
+def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
+    """Begin the turn on this thread, and drive it on the portal's."""
+    place = portal()
+    place.check_caller()
+    turn = doors.call(begin(plan))
+    place.start(lambda: drive(turn, plan, exchange))
+
+
+def _call(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    try:
+        loop.call_soon_threadsafe(task.cancel)
+    except RuntimeError:
+        return  # the loop was closed, and its tasks with it
+
+
+def _not_begun(plan: Plan, exchange: Exchange) -> TurnInterrupted:
+    return TurnInterrupted(exchange.reason or _CANCELLED, session_id=plan.session.id)
+
+
+_warned: set[str] = set()
+
+
+def _warn_of_loop(twin: str) -> None:
+    """Say once that a synchronous call blocks the event loop of this thread."""
+    if doors.current_loop() is None or twin in _warned:
+        return
+    _warned.add(twin)
+    warnings.warn(
+        f"a synchronous call on an event loop's own thread blocks that loop; use {twin}",
+        RuntimeWarning,
+        stacklevel=5,
+    )
