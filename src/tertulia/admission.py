@@ -15,7 +15,7 @@ import msgspec
 from tertulia import events
 from tertulia.clock import DAY, to_iso
 from tertulia.codec import encode
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import TURN_TIMEOUT, Conversation, How, Opening
 from tertulia.drafting import Draft
 from tertulia.errors import (
     IdempotencyConflict,
@@ -31,6 +31,8 @@ from tertulia.stores.base import Input, Request, SessionRow
 from tertulia.turns import Asked, Turn, own_turn
 
 BUSY: tuple[str, ...] = ("queue", "reject", "interrupt")
+INTERRUPT_SECONDS = 5.0
+"""How long a turn has to answer a request to stop, before the session is taken away from it."""
 REQUEST_TTL = 7 * DAY
 """How long an idempotency key is remembered, in microseconds."""
 
@@ -69,15 +71,22 @@ async def take_gate(conversation: Conversation, asked: Asked) -> Input | None:
         raise SessionBusy(
             f"session {conversation.id!r} is in a turn already", session_id=conversation.id
         )
-    if asked.busy == "interrupt" and conversation.turn is not None:
-        conversation.turn.request_stop("another turn was asked for")
     entry = await _receive(conversation, asked.messages)
     try:
+        if asked.busy == "interrupt" and conversation.turn is not None:
+            await _interrupt(conversation, conversation.turn)
         await conversation.enter(asked.timeout)
     except BaseException:
         await withdraw(conversation, entry)
         raise
     return entry
+
+
+async def _interrupt(conversation: Conversation, turn: Turn) -> None:
+    """Ask a turn of this process to stop; close it for its driver if that does not answer."""
+    turn.request_stop("another turn was asked for")
+    if not await turn.ended.within(INTERRUPT_SECONDS):
+        await turn.interrupt("it did not stop in time")
 
 
 async def _held_elsewhere(conversation: Conversation, asked: Asked) -> Input | None:
@@ -96,6 +105,16 @@ async def _held_elsewhere(conversation: Conversation, asked: Asked) -> Input | N
         raise SessionBusy(
             f"session {conversation.id!r} is in a turn of another process",
             session_id=conversation.id,
+        )
+    if asked.busy == "interrupt":
+        await store.put_input(
+            Input(
+                session=row.key,
+                worker=store.worker,
+                kind="interrupt",
+                time=conversation.host.clock.now(),
+                body=b"{}",
+            )
         )
     return await _receive(conversation, asked.messages)
 
@@ -121,7 +140,7 @@ async def _start(
 ) -> tuple[SessionRow, int]:
     store = conversation.host.store
     while True:
-        draft = await conversation.draft(opening)
+        draft = await conversation.draft(opening, _how(asked))
         writes = tuple(conversation.pending)
         for write in writes:
             await write.draft(draft, store)
@@ -157,6 +176,11 @@ async def _fill(
         take(conversation, draft, waited)
     for message in asked.messages:
         draft.message(message)
+
+
+def _how(asked: Asked) -> How:
+    seize_after = INTERRUPT_SECONDS if asked.busy == "interrupt" else None
+    return How(timeout=asked.timeout or TURN_TIMEOUT, seize_after=seize_after)
 
 
 def take(conversation: Conversation, draft: Draft, entry: Input) -> None:

@@ -8,7 +8,7 @@ from tertulia import events, retention
 from tertulia.conversation import Conversation, Opening
 from tertulia.drafting import Draft
 from tertulia.errors import RetentionRefused, SessionBusy, SessionExists
-from tertulia.stores.base import Branch, Segment, SessionRow
+from tertulia.stores.base import Branch, LogStore, Segment, SessionRow
 from tertulia.turns import own_turn
 from tertulia.view import View, owner_of, settle
 
@@ -53,8 +53,7 @@ async def rewind(conversation: Conversation, opening: Opening, to: int) -> int:
         visible = await view.count()
         low = draft.seq
         draft.add(events.SESSION_REWOUND, {"to": position}, actor="app")
-        stands_on = view.branch
-        draft.branch = Branch(row.key, low, stands_on.session, stands_on.low, position)
+        draft.branch = await _standing_on(store, view, row.key, low)
         draft.after["branch"] = low
         draft.visible = visible
         return position
@@ -97,13 +96,23 @@ async def fork(
         details=row.details,
     )
     draft = Draft(child, now=now, salt=host.ids.salt, create=True)
-    stands_on = view.branch
-    draft.branch = Branch(0, position, stands_on.session, stands_on.low, position)
+    draft.branch = await _standing_on(store, view, 0, position)
     body = {"parent": owner.uid.hex(), "at": position, "digest": digest.hex()}
     draft.add(events.SESSION_FORKED, body, actor="app")
     await target.trim(draft)
     target.known = await store.commit(draft.change())
     return target.known
+
+
+async def _standing_on(store: LogStore, view: View, session: int, low: int) -> Branch:
+    """A branch that stands on a view; one of which it shows nothing is stepped over."""
+    below = view.branch
+    high = view.position
+    if high - below.low <= 1:
+        begun = await store.branch_at(below.session, below.low + 1)
+        if begun is not None and begun.parent_session is not None:
+            return Branch(session, low, begun.parent_session, begun.parent_low, begun.parent_high)
+    return Branch(session, low, below.session, below.low, high)
 
 
 async def _digest_at(source: Conversation, owner: SessionRow, position: int) -> bytes:

@@ -59,6 +59,20 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...] = ()
 
 
+class How(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a change goes to be made."""
+
+    timeout: float = TURN_TIMEOUT
+    """Seconds to wait while another process holds the session."""
+    seize_after: float | None = None
+    """Seconds after which it is taken away from a holder that lives."""
+    ended: bool = False
+    """Also when the conversation was ended."""
+
+
+USUAL = How()
+
+
 class Conversation:
     """The state that all `Session` objects of one id in one runtime share."""
 
@@ -131,19 +145,19 @@ class Conversation:
         turn = self.turn
         return turn is not None and turn.approached()
 
-    async def append(self, opening: Opening, build: Build[T]) -> T:
+    async def append(self, opening: Opening, build: Build[T], how: How = USUAL) -> T:
         """One change outside of a turn: hold, append and release in one commit."""
         await self.enter()
         try:
-            return await self.commit(opening, build)
+            return await self.commit(opening, build, how)
         finally:
             self.gate.leave()
 
-    async def commit(self, opening: Opening, build: Build[T], *, reopening: bool = False) -> T:
+    async def commit(self, opening: Opening, build: Build[T], how: How = USUAL) -> T:
         """Draft and commit until nobody was faster; the gate is ours."""
         store = self.host.store
         while True:
-            draft = await self.draft(opening, reopening=reopening)
+            draft = await self.draft(opening, how)
             writes = tuple(self.pending)
             for write in writes:
                 await write.draft(draft, store)
@@ -198,16 +212,16 @@ class Conversation:
         if not self.pending:
             self.host.dirty.discard(self)
 
-    async def draft(self, opening: Opening, *, reopening: bool = False) -> Draft:
+    async def draft(self, opening: Opening, how: How = USUAL) -> Draft:
         """A draft on the row as it is, with what must happen first: creation, recovery."""
         host = self.host
         row = self.known
         if row is None or row.holder is not None:
-            row = await self._free_row()
+            row = await self._free_row(how)
         if row is None:
             return self._creation(opening)
         self.check_access(row, opening)
-        if row.status == "ended" and not reopening:
+        if row.status == "ended" and not how.ended:
             raise SessionEnded(
                 f"session {self.id!r} was ended; await session.reopen() to go on",
                 session_id=self.id,
@@ -219,17 +233,20 @@ class Conversation:
         self._merge(draft, opening)
         return draft
 
-    async def _free_row(self) -> SessionRow | None:
-        """The row, once no living worker holds it. Raises TurnTimeout."""
-        store = self.host.store
-        deadline = self.host.clock.monotonic() + TURN_TIMEOUT
+    async def _free_row(self, how: How) -> SessionRow | None:
+        """The row, once no living worker holds it, or once it may be seized. Raises TurnTimeout."""
+        store, now = self.host.store, self.host.clock.monotonic
+        start = now()
         while True:
             row = await self.row()
             if row is None or row.holder is None or row.holder == store.worker:
                 return row
             if not store.worker_is_alive(row.holder):
                 return row
-            left = deadline - self.host.clock.monotonic()
+            waited = now() - start
+            if how.seize_after is not None and waited >= how.seize_after:
+                return row
+            left = (how.timeout if how.seize_after is None else how.seize_after) - waited
             if left <= 0:
                 raise TurnTimeout(
                     f"session {self.id!r} is held by another process that lives; "

@@ -7,7 +7,7 @@ import msgspec
 from tertulia import events
 from tertulia.branching import outside_turn, permit
 from tertulia.codec import encode
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation, How, Opening
 from tertulia.drafting import Draft
 from tertulia.errors import InvalidInput, SessionNotFound
 from tertulia.scoped import StateWrite
@@ -44,9 +44,30 @@ async def reopen(conversation: Conversation, opening: Opening) -> None:
 
     await conversation.enter()
     try:
-        await conversation.commit(opening, build, reopening=True)
+        await conversation.commit(opening, build, How(ended=True))
     finally:
         conversation.gate.leave()
+
+
+async def unlock(conversation: Conversation, opening: Opening) -> int | None:
+    """Take the session away from whoever holds it, also from a process that lives.
+
+    The open turn is closed as if its process had died; what that process still tries to write is
+    refused. Returns the number of the turn that was closed, or None where none was open. Raises
+    SessionNotFound.
+    """
+    row = await conversation.existing(opening)
+    if row.open_turn is None:
+        return None
+    if conversation.turn is not None:
+        await conversation.turn.abandon()
+        return row.open_turn
+    conversation.known = None
+
+    async def build(draft: Draft) -> int | None:
+        return draft.row.open_turn
+
+    return await conversation.append(opening, build, How(seize_after=0, ended=True))
 
 
 async def hold(conversation: Conversation, opening: Opening, reason: str | None) -> None:
@@ -67,7 +88,7 @@ async def hold(conversation: Conversation, opening: Opening, reason: str | None)
 
     await conversation.enter()
     try:
-        await conversation.commit(opening, build, reopening=True)
+        await conversation.commit(opening, build, How(ended=True))
     finally:
         conversation.gate.leave()
 
@@ -86,7 +107,7 @@ async def delete(
     await conversation.enter()
     try:
         conversation.known = None
-        draft = await conversation.draft(opening, reopening=True)
+        draft = await conversation.draft(opening, How(ended=True))
         row = draft.row
         if draft.create:
             raise SessionNotFound(

@@ -301,6 +301,14 @@ class Session(Handle):
         """Go on with a conversation that was ended."""
         await ending.reopen(self._conversation, self._opening)
 
+    async def unlock(self) -> int | None:
+        """Take the session away from a process that holds it and is stuck.
+
+        Its turn is closed as if it had died, and what it still tries to write is refused.
+        Returns the number of that turn, or None where none was open.
+        """
+        return await ending.unlock(self._conversation, self._opening)
+
     async def hold(self, reason: str) -> None:
         """Set a legal hold: nothing is pruned, rewound, erased or deleted until its release."""
         await ending.hold(self._conversation, self._opening, reason)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tertulia.scoped import StateWrite
 
 T = TypeVar("T")
+LISTEN_SECONDS = 0.25
 Busy = Literal["queue", "reject", "interrupt"]
 
 _running: ContextVar[tuple[Turn, ...]] = ContextVar("tertulia_turns", default=())
@@ -73,6 +74,8 @@ class Turn:
             raise UsageError("a turn needs a row that is held")
         self.conversation = conversation
         self.number = row.open_turn
+        self.started = row.active
+        """In microseconds."""
         self.row = row
         self.asked = asked
         self.closed = False
@@ -83,12 +86,15 @@ class Turn:
         conversation.temp = {}
         self.stop: Outcome[str] = Outcome()
         """Given, with a reason, when somebody asks the turn to stop."""
+        self.ended: Outcome[None] = Outcome()
+        """Given when the turn has ended, whoever closed it."""
         self.result: Any = None
         """What a repetition of the request with the same key gets: JSON-able data."""
         self.approached: Callable[[], bool] = _nobody
         """Asked when a call has to wait for this turn: whether it is the consumer of the turn's
         own stream, which it broke off; then the turn is stopping."""
         self._gate = Gate(1_000)
+        self._listened = conversation.host.clock.monotonic()
 
     # -- what it does
 
@@ -146,7 +152,8 @@ class Turn:
             if draft.records:
                 self.row = await self._commit(draft)
                 self._note(draft)
-            return result
+        await self.listen()
+        return result
 
     # -- how it ends
 
@@ -186,6 +193,23 @@ class Turn:
             keep=True,
             first=add_partial if partial else None,
         )
+
+    async def abandon(self) -> None:
+        """Close the turn without its driver, as if its process had died."""
+        await self._close(events.TURN_ABANDONED, {})
+
+    async def listen(self) -> None:
+        """Look for a request to stop from another process, four times a second at most."""
+        host = self.conversation.host
+        now = host.clock.monotonic()
+        if now - self._listened < LISTEN_SECONDS:
+            return
+        self._listened = now
+        for entry in await host.store.inputs(self.row.key):
+            if entry.kind == "interrupt":
+                await host.store.drop_inputs([entry.id])
+                if entry.time >= self.started:
+                    self.stop.set_result("another process asked for the session")
 
     def request_stop(self, reason: str) -> None:
         """Ask the turn to stop; whoever drives it looks at `stop`. From any thread."""
@@ -288,3 +312,4 @@ class Turn:
         self.conversation.known = row
         self.conversation.turn = None
         self.conversation.gate.leave()
+        self.ended.set_result(None)

@@ -14,6 +14,8 @@ from tertulia.stores.base import Branch, LogStore, Mark, Segment, SessionRow
 FLOORS, CUTS, HOLES = 1, 2, 4
 """The bits of `SessionRow.marks`."""
 
+FIRST = 12
+"""How many segments of a chain are read at first; a short history needs no more."""
 PAGE = 64
 _EVERYTHING = 2**62
 
@@ -102,7 +104,7 @@ class View:
             if low == 0 and self.row.base == 0:
                 self._chain = [Segment(key, 0, self.position)]
             else:
-                self._chain = await self._store.chain(key, low, self.position, PAGE)
+                self._chain = await self._store.chain(key, low, self.position, FIRST)
         return self._chain
 
     async def messages(self, limit: int | None = None, before: int | None = None) -> list[Message]:
@@ -185,13 +187,13 @@ class View:
             high = below = low
 
     async def _pages(self) -> AsyncIterator[list[Segment]]:
-        page = await self.chain()
-        while True:
+        page, size = await self.chain(), FIRST
+        while page:
             yield page
-            if len(page) < PAGE:
+            if len(page) < size:
                 return
-            last = page[-1]
-            more = await self._store.chain(last.session, last.low, last.high, PAGE + 1)
+            last, size = page[-1], PAGE
+            more = await self._store.chain(last.session, last.low, last.high, size + 1)
             page = more[1:]
 
     async def _holes(self) -> list[tuple[int, int]]:

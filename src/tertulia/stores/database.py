@@ -52,7 +52,13 @@ class Database(Protocol):
 
 
 def connect(name: str, flags: int | None = None, vfs: str | None = None) -> Database:
-    """A new connection; by default one that may write and makes the file."""
+    """A new connection; by default one that may write and makes the file.
+
+    Plans do not depend on what is bound: else a statement whose range is bound is prepared anew at
+    each use, which costs more than the reading of a short range.
+    """
     if flags is None:
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-    return cast("Database", apsw.Connection(name, flags, vfs))
+    connection = apsw.Connection(name, flags, vfs)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return cast("Database", connection)

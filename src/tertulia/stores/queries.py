@@ -111,7 +111,26 @@ def read(
     limit: int | None,
     chosen: Values = (),
 ) -> list[Record]:
-    """Records of segments (newest first) in log order, at most `limit` from one end."""
+    """Records of segments (newest first) in log order, at most `limit` from one end.
+
+    Several segments are read in one transaction: to begin one costs more than a short segment.
+    """
+    if len(segments) < 2 or db.in_transaction:
+        return _read_segments(db, reading, segments, limit, chosen)
+    db.execute("BEGIN")
+    try:
+        return _read_segments(db, reading, segments, limit, chosen)
+    finally:
+        db.execute("COMMIT")
+
+
+def _read_segments(
+    db: Database,
+    reading: Reading,
+    segments: Sequence[Segment],
+    limit: int | None,
+    chosen: Values,
+) -> list[Record]:
     result: list[Record] = []
     left = -1 if limit is None else limit
     for segment in segments if reading.newest else reversed(segments):
