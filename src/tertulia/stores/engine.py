@@ -236,11 +236,15 @@ def add_receipt(db: Database, receipt: Receipt) -> None:
 
 def delete_session(db: Database, before: SessionRow, receipt: Receipt, stub: bool) -> None:
     """Make a session unfindable and note it; `remove_events` takes its events away."""
+    hide_session(db, before, stub)
+    add_receipt(db, receipt)
+
+
+def hide_session(db: Database, before: SessionRow, stub: bool) -> None:
     db.execute(SQL["mark_deleted"], row.fence(before))
     if not db.changes():
         raise stale(before)
     db.execute(SQL["empty_session"], {"key": before.key, "stub": stub})
-    add_receipt(db, receipt)
 
 
 def remove_events(db: Database, key: int) -> bool:

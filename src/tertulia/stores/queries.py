@@ -245,9 +245,13 @@ def entity(db: Database, kind: str, key: str) -> SharedValue | None:
 
 
 def receipts(db: Database) -> list[Receipt]:
+    return [receipt for receipt, _ in receipts_with_digests(db)]
+
+
+def receipts_with_digests(db: Database) -> list[tuple[Receipt, bytes]]:
     return [
-        Receipt(id=number, time=time, type=kind, body=body)
-        for number, time, kind, body in db.execute(SQL["receipts"]).fetchall()
+        (Receipt(id=number, time=time, type=kind, body=body), digest)
+        for number, time, kind, body, digest in db.execute(SQL["receipts"]).fetchall()
     ]
 
 

@@ -138,7 +138,7 @@ SELECT key, digest, turn, status, result, time FROM requests WHERE session = ? A
 SELECT value, version FROM entities WHERE kind = ? AND key = ?
 
 -- name: receipts
-SELECT id, time, type, body FROM receipts ORDER BY id
+SELECT id, time, type, body, digest FROM receipts ORDER BY id
 
 -- name: removals
 SELECT session FROM removals LIMIT 1

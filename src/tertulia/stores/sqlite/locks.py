@@ -129,3 +129,11 @@ def is_alive(folder: Path, worker: bytes) -> bool:
 def workers(folder: Path) -> list[bytes]:
     """The workers that have a file, dead ones too."""
     return [bytes.fromhex(path.name) for path in folder.glob("[0-9a-f]" * 32)]
+
+
+def process_of(folder: Path, worker: bytes) -> int:
+    """The process id that a worker wrote down, 0 when it did not get that far."""
+    try:
+        return int((folder / worker.hex()).read_text() or 0)
+    except (FileNotFoundError, ValueError):
+        return 0
