@@ -14,8 +14,7 @@ import msgspec
 from tertulia import admission, events
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
-from tertulia.agents.models import (
-    Finished,
+from tertulia.agents.protocol import (
     Model,
     ModelRequest,
     TextDelta,
@@ -173,7 +172,8 @@ class _Loop:
         return ModelRequest(
             system="\n\n".join(text for text in said if text) or None,
             messages=history,
-            tools=[tool.spec for tool in plan.tools.values()] if may_call else [],
+            tools=[tool.spec for tool in plan.tools.values()],
+            may_call=may_call,
             temperature=plan.temperature,
             max_tokens=plan.max_tokens,
         )
@@ -199,7 +199,7 @@ class _Loop:
                     answer.calls.append(event)
                 elif isinstance(event, UsageReport):
                     answer.usage = event
-                elif isinstance(event, Finished):
+                else:
                     answer.reason = event.reason
         answer.calls = distinct(answer.calls)
         return answer

@@ -1,86 +1,43 @@
-"""What a model is to us: it gets the conversation and gives events. Nothing of a provider."""
+"""Models by their names, and all that a model of one's own needs."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol, runtime_checkable
-
-import msgspec
 
 from tertulia import settings
+from tertulia.agents.offline import OFFLINE, OfflineModel
+from tertulia.agents.protocol import (
+    Finished,
+    Model,
+    ModelEvent,
+    ModelRequest,
+    TextDelta,
+    ToolCallMade,
+    ToolSpec,
+    UsageReport,
+)
+from tertulia.agents.providers import ProviderModel
 from tertulia.errors import ConfigurationError
-from tertulia.messages import Message, ToolCall
 
-OFFLINE = "offline"
+__all__ = [
+    "Finished",
+    "LanguageModel",
+    "Model",
+    "ModelEvent",
+    "ModelLike",
+    "ModelRequest",
+    "TextDelta",
+    "ToolCallMade",
+    "ToolSpec",
+    "UsageReport",
+    "check_name",
+    "model_for",
+]
+
 _SET_ONE = (
     "name one with Agent(model=…), configure(model=…), TERTULIA_MODEL or --model, for example "
     '"openai:gpt-4o" (with OPENAI_API_KEY set) or "offline", the rule-based stand-in'
 )
-
-
-class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool as a model sees it; `parameters` is the JSON Schema of its arguments."""
-
-    name: str
-    description: str
-    parameters: dict[str, Any]
-
-
-class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model is asked with: every tool call in `messages` has its result."""
-
-    system: str | None = None
-    messages: list[Message]
-    tools: list[ToolSpec] = []
-    temperature: float | None = None
-    max_tokens: int | None = None
-
-
-class TextDelta(msgspec.Struct, frozen=True):
-    """The next piece of the answer."""
-
-    text: str
-
-
-class ToolCallMade(msgspec.Struct, frozen=True):
-    """A tool call, whole; `malformed` is what was sent where arguments should have been."""
-
-    call: ToolCall
-    malformed: str | None = None
-
-
-class UsageReport(msgspec.Struct, frozen=True):
-    """Tokens of this request; the last report counts."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """Why the model stopped: ``stop``, ``tool_calls``, ``length``, ``content_filter``, …"""
-
-    reason: str
-
-
-ModelEvent = TextDelta | ToolCallMade | UsageReport | Finished
-
-
-@runtime_checkable
-class Model(Protocol):
-    """Something that answers. It keeps nothing between requests and may be used by many tasks.
-
-    `stream` raises ModelError when there is no answer, or no whole one.
-    """
-
-    @property
-    def name(self) -> str:
-        """How the audit and the usage name it, for example ``openai:gpt-4o``."""
-        ...
-
-    def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """The answer to a request, as it is made."""
-        ...
-
 
 ModelLike = str | Model | None
 
@@ -94,14 +51,18 @@ class LanguageModel:
     def __init__(self, name: str | None = None) -> None:
         self._name = None if name is None else check_name(name)
 
+    def chosen(self) -> Model:
+        """The model that would answer now. Raises ConfigurationError."""
+        return model_for(self._name)
+
     @property
     def name(self) -> str:
         """The name of the model that would answer now; raises ConfigurationError."""
-        return model_for(self._name).name
+        return self.chosen().name
 
     def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """The answer to a request, as it is made."""
-        return model_for(self._name).stream(request)
+        return self.chosen().stream(request)
 
     def __repr__(self) -> str:
         return f"LanguageModel({'' if self._name is None else repr(self._name)})"
@@ -116,15 +77,13 @@ def model_for(spec: ModelLike = None) -> Model:
         spec = settings.model()
         if spec is None:
             raise ConfigurationError(f"no model is configured; {_SET_ONE}")
+    if isinstance(spec, LanguageModel):
+        return spec.chosen()
     if not isinstance(spec, str):
         return spec
     name = check_name(spec)
     if name == OFFLINE:
-        from tertulia.agents.offline import OfflineModel
-
         return OfflineModel()
-    from tertulia.agents.providers import ProviderModel
-
     return ProviderModel.named(name)
 
 

@@ -11,8 +11,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 
 from tertulia.agents import facts, wishes
-from tertulia.agents.models import (
-    OFFLINE,
+from tertulia.agents.protocol import (
     Finished,
     ModelEvent,
     ModelRequest,
@@ -23,6 +22,7 @@ from tertulia.agents.models import (
 from tertulia.agents.wishes import Wish
 from tertulia.messages import Message, ToolCall
 
+OFFLINE = "offline"
 WHO = (
     "I am Tertulia's offline model: a handful of fixed rules, no language model. I remember what "
     "you tell me, answer questions about it, and call tools when your words match one."
@@ -70,11 +70,17 @@ def answer(request: ModelRequest) -> str | list[Wish]:
     if results:
         return _report(results)
     question = request.messages[asked].text.strip()
-    wanted = wishes.find(question, request.tools)
+    wanted = wishes.find(question, request.tools) if _may_ask(question, request) else []
     if wanted:
         return wanted
     before = request.messages[:asked]
     return _small_talk(question) or facts.reply(question, before) or _echo(question)
+
+
+def _may_ask(question: str, request: ModelRequest) -> bool:
+    """Whether to look for tools: what a person says of themself is no order."""
+    tells = re.match(r"(i|i'm|my|we|we're|our)\b", question.lower().replace("\u2019", "'"))
+    return request.may_call and (tells is None or "?" in question)
 
 
 def _last_question(messages: Sequence[Message]) -> int | None:
@@ -88,8 +94,9 @@ def _report(results: Sequence[Message]) -> str:
     for result in results:
         name = (result.name or "the tool").replace("_", " ")
         text = result.text.strip().strip('"')
-        failed = (result.metadata or {}).get("error") or text.startswith("Error:")
-        lines.append(f"The {name} tool failed: {text}" if failed else f"{name}: {text}")
+        failed = (result.metadata or {}).get("error")
+        told = text.removeprefix("Error: ")
+        lines.append(f"The {name} tool failed: {told}" if failed else f"{name}: {text}")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from tertulia import events
 from tertulia.agents.context import RunContext
-from tertulia.agents.models import ToolCallMade
+from tertulia.agents.protocol import ToolCallMade
 from tertulia.agents.tools import AnyTool
 from tertulia.drafting import Draft
 from tertulia.errors import ToolError
@@ -70,7 +70,9 @@ class ToolRound:
 
         What had finished is stored also when the round is cancelled.
         """
-        left = [asyncio.ensure_future(self._run(made)) for made in self._calls]
+        left: list[asyncio.Future[Ended]] = [
+            asyncio.ensure_future(self._run(made)) for made in self._calls
+        ]
         try:
             while left:
                 await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)

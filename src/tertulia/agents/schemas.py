@@ -110,7 +110,7 @@ def _field(parameter: inspect.Parameter, tool: str, note: str | None) -> tuple[s
     default: Any = parameter.default
     if default is parameter.empty:
         return parameter.name, hint, msgspec.field()
-    if isinstance(default, _IMMUTABLE):
+    if type(default) in _IMMUTABLE:
         return parameter.name, hint, msgspec.field(default=default)
     return parameter.name, hint, msgspec.field(default_factory=lambda: copy.deepcopy(default))
 

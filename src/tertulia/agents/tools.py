@@ -12,7 +12,7 @@ from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from tertulia.agents.context import RunContext
-from tertulia.agents.models import ToolSpec
+from tertulia.agents.protocol import ToolSpec
 from tertulia.agents.schemas import encode_result, shape_of
 from tertulia.closing import Effect
 from tertulia.doors import Outcome
