@@ -12,7 +12,7 @@ import pytest
 from tertulia.errors import AgentError, OutcomeUnknown, StoreError, StoreUnavailable
 from tertulia.stores import SQLiteStore
 from tertulia.stores.base import Segment, SessionRow
-from tertulia.stores.sqlite import connection
+from tertulia.stores.sqlite import checkpoints, connection
 from tertulia.testing.faulty_vfs import FaultyVFS, Operation
 from tertulia.testing.store_contract import append, birth, record, seqs
 
@@ -107,6 +107,40 @@ async def test_an_outcome_that_cannot_be_decided_is_called_unknown(
     assert found is not None
     assert await outcome(store, found, found.seq + 1) == "written"
     await store.close()
+
+
+async def test_a_store_whose_disk_came_back_goes_on(tmp_path: Path, vfs: FaultyVFS) -> None:
+    path = tmp_path / "x.db"
+    store = SQLiteStore(path, vfs=vfs.name)
+    row = await store.commit(birth("s"))
+    vfs.fault = lambda operation, _: operation in {"sync", "open"}
+    with pytest.raises(OutcomeUnknown):
+        await store.commit(append(row, record(1)))
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await store.commit(append(row, record(1)))
+    vfs.fault = None
+    found = await store.row(row.key)
+    assert found is not None
+    assert await outcome(store, found, found.seq + 1) == "written"
+    await store.close()
+    assert await reread(path, row.key) == list(range(1, found.seq + 2))
+
+
+async def test_a_checkpoint_that_fails_loses_nothing(
+    tmp_path: Path, vfs: FaultyVFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "DUE_PAGES", 2)
+    path = tmp_path / "x.db"
+    store = SQLiteStore(path, vfs=vfs.name)
+    row = await store.commit(birth("s"))
+    vfs.fault = lambda _, file: file.endswith(".db")
+    for seq in range(1, 21):
+        row = await store.commit(append(row, record(seq)))
+    assert any(file.endswith(".db") for _, file in vfs.seen)
+    vfs.fault = None
+    await store.close()
+    assert await reread(path, row.key) == list(range(1, 21))
 
 
 async def test_what_was_acknowledged_before_a_fault_survives_it(

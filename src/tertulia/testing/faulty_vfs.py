@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import apsw
 
-Operation = Literal["write", "sync", "truncate"]
+Operation = Literal["open", "write", "sync", "truncate"]
 Fault = Callable[[Operation, str], bool]
 """Given the operation and the file's name, whether it fails."""
 
@@ -36,6 +36,7 @@ class _FaultyFile(apsw.VFSFile):
     def __init__(self, vfs: FaultyVFS, name: Any, flags: list[int]) -> None:
         self._vfs = vfs
         self._name = str(name.filename() if hasattr(name, "filename") else name)
+        vfs.check("open", self._name)
         super().__init__("", name, flags)
 
     def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802

@@ -40,6 +40,7 @@ class Batches:
         self._path = path
         self._failures = 0
         self.wal_pages = 0
+        self._lost = False
         self.db = self._open()
 
     def _open(self) -> Database:
@@ -54,6 +55,8 @@ class Batches:
     def commit(self, jobs: list[Job]) -> None:
         """Give every job its result or its error; what has a result is durable."""
         try:
+            if self._lost:
+                self._reopen()
             self.db.execute("BEGIN IMMEDIATE")
             self._apply(jobs)
         except Exception as error:
@@ -128,9 +131,11 @@ class Batches:
             fail(jobs, StoreUnavailable(f"{self._path}: {error}; nothing was written"))
 
     def _reopen(self) -> None:
+        self._lost = True
         with contextlib.suppress(apsw.Error):
             self.db.close(True)
         self.db = self._open()
+        self._lost = False
 
     def _pass_by(self) -> None:
         self._failures += 1

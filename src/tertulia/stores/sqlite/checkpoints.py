@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 import apsw
@@ -34,8 +33,12 @@ class Checkpoints:
             if pages < DUE_PAGES:
                 self._due = DUE_PAGES
             return
-        with contextlib.suppress(apsw.BusyError, apsw.LockedError):
+        try:
             self._batches.db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            log.info("another process checkpoints")
+        except apsw.Error:
+            log.exception("the journal could not be copied into the database; it is kept")
         self._due = pages + AGAIN_PAGES
         if pages > ALARM_PAGES:
             log.warning("the journal has %d MB; a reader holds it back", pages * 4096 >> 20)

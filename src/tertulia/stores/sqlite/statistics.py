@@ -8,6 +8,8 @@ from tertulia.stores.sqlite.jobs import Job
 
 
 class Statistics:
+    """Counts batches, so that whoever asks does not make the writer wait."""
+
     def __init__(self) -> None:
         self.commits = 0
         self.changes = 0

@@ -182,7 +182,11 @@ class Writer:
     def _poll(self) -> None:
         """Ring all bells when another process has written."""
         self._polled = monotonic()
-        version = self._batches.db.execute("PRAGMA data_version").fetchall()[0][0]
+        try:
+            version = self._batches.db.execute("PRAGMA data_version").fetchall()[0][0]
+        except apsw.Error:
+            log.exception("could not look for the commits of other processes")
+            return
         if version != self._version:
             self._version = version
             self._bells.ring_all()
