@@ -1,0 +1,65 @@
+"""`tertulia chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from tertulia.cli import chat_screen, places
+from tertulia.cli.chat_start import Wanted, begin, model_of
+from tertulia.cli.chat_talk import Talk
+from tertulia.runtime import Runtime
+
+APP = "chat"
+
+
+@click.command()
+@click.argument("session", required=False)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="As in openai:gpt-5 or offline; else TERTULIA_MODEL, else by the key that is set.",
+)
+@click.option("--system", metavar="TEXT", help="A system prompt; it is kept with the session.")
+@click.option("--user", metavar="ID", help="Whose session it is.")
+@click.option("--new", is_flag=True, help="Begin a new session.")
+@click.option(
+    "--app", metavar="NAME", default=APP, show_default=True, help="The app it belongs to."
+)
+@places.store_option
+def chat(store: str, model: str | None, **options: Any) -> None:
+    """Talk with an agent in a SESSION, which goes on where it was, also after a crash.
+
+    Without SESSION it goes on with the last one of the app in this store, or begins a new one.
+    Each line that is not empty is one message; /help lists what else can be said. With no model
+    named and no key set it talks with `offline`, which is rule-based and no language model.
+    """
+    click.echo(f"store    {store}")
+    name = model_of(model)
+    wanted = Wanted(**options)
+    with asyncio.Runner() as runner:
+        runtime = Runtime(places.found(store, make=True))
+        try:
+            talk = runner.run(begin(runtime, wanted, name))
+            _talk(runner, talk)
+            runner.run(chat_screen.farewell(runtime, talk.session, store))
+        finally:
+            runner.run(runtime.close())
+
+
+def _talk(runner: asyncio.Runner, talk: Talk) -> None:
+    """Take line after line, until there is no more or somebody leaves."""
+    chat_screen.edit_lines()
+    while not talk.over:
+        line = chat_screen.ask()
+        if line is None:
+            return
+        try:
+            runner.run(talk.take(line))
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            click.echo("\n(stopped; what you have seen of the answer is kept)")

@@ -1,0 +1,141 @@
+"""How a chat begins: with which model, in which session, and where that was."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from tertulia import events, settings
+from tertulia.cli import chat_screen, places, texts
+from tertulia.cli.chat_talk import Talk, new_id
+from tertulia.codec import body_of
+from tertulia.conversation import Opening
+from tertulia.errors import AccessDenied, InvalidInput, SessionEnded
+from tertulia.handle import conversation_of
+from tertulia.runtime import Runtime
+from tertulia.stores.base import Segment, SessionRow
+
+if TYPE_CHECKING:
+    from tertulia.drafting import Draft
+
+OFFLINE = "offline"
+BY_KEY = (("OPENAI_API_KEY", "openai:gpt-5"), ("ANTHROPIC_API_KEY", "anthropic:claude-sonnet-4-5"))
+"""The model that is used where only a key is set."""
+
+STAND_IN = (
+    "rule-based stand-in, no language model; set OPENAI_API_KEY or ANTHROPIC_API_KEY, "
+    "or say --model …"
+)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for on the command line."""
+
+    session: str | None
+    app: str
+    user: str | None
+    system: str | None
+    new: bool
+
+
+def model_of(named: str | None) -> str:
+    """The name of the model: as said, as configured, by the key that is set, else `offline`."""
+    configured = named or settings.model()
+    if configured:
+        return configured
+    return next((model for key, model in BY_KEY if os.environ.get(key)), OFFLINE)
+
+
+async def begin(runtime: Runtime, wanted: Wanted, model: str) -> Talk:
+    """Open the session, say what is at hand and where the conversation was."""
+    from tertulia.agents.demo import demo_agent
+
+    agent: Any = demo_agent(model)
+    row = await _row(runtime, wanted)
+    session_id = row.id if row is not None else wanted.session or new_id()
+    session = agent.session(
+        session_id=session_id,
+        app_name=wanted.app,
+        user_id=wanted.user,
+        system=wanted.system,
+        runtime=runtime,
+    )
+    click.echo(f"session  {session_id} ({'new' if row is None else _summary(row)})")
+    click.echo(f"model    {model}{f' ({STAND_IN})' if model == OFFLINE else ''}")
+    if row is not None:
+        await _resume(runtime, row)
+    click.echo("\nSay something, or /help.")
+    return Talk(runtime, session)
+
+
+async def _row(runtime: Runtime, wanted: Wanted) -> SessionRow | None:
+    """The session to go on with. Raises AccessDenied, SessionEnded and InvalidInput."""
+    if wanted.session is None:
+        return None if wanted.new else await _last(runtime, wanted)
+    row = await runtime.store.find(wanted.app, wanted.session)
+    if row is None:
+        return None
+    if wanted.new:
+        raise InvalidInput(f"session {row.id!r} exists; leave out --new to go on with it")
+    if wanted.user is not None and row.user not in (None, wanted.user):
+        raise AccessDenied(f"session {row.id!r} belongs to another user", session_id=row.id)
+    if row.status == "ended":
+        raise SessionEnded(
+            f"session {row.id!r} was ended; `tertulia reopen {row.id}` goes on with it",
+            session_id=row.id,
+        )
+    return row
+
+
+async def _last(runtime: Runtime, wanted: Wanted) -> SessionRow | None:
+    """The session of the app that was used last and is open; with a user, of that user."""
+    last: SessionRow | None = None
+    async for row in places.every_row(runtime, wanted.app):
+        fits = row.status == "open" and wanted.user in (None, row.user)
+        if fits and (last is None or row.active >= last.active):
+            last = row
+    return last
+
+
+def _summary(row: SessionRow) -> str:
+    shown = "" if row.visible < 0 else f"{texts.count(row.visible, 'message')}, "
+    return f"goes on: {shown}last active {texts.moment(row.active)}"
+
+
+async def _resume(runtime: Runtime, row: SessionRow) -> None:
+    """Show where the conversation was, and close what a dead process left open in it."""
+    session = runtime.session(row.id, app_name=row.app)
+    chat_screen.where_it_was(await session.history(limit=6))
+    if row.open_turn is None:
+        return
+    if row.holder is not None and runtime.store.worker_is_alive(row.holder):
+        click.echo("\nAnother process is answering in this session; what you say waits for it.")
+        return
+    questions = await _questions(runtime, row, row.open_turn)
+    await _recover(runtime, row)
+    click.echo(
+        f"\nThe process that was answering here died in turn {row.open_turn}. "
+        "Its abandoned turn is closed now."
+    )
+    for question in questions:
+        click.echo(f"This was asked, and not answered to its end: {texts.short(question, 400)}")
+
+
+async def _questions(runtime: Runtime, row: SessionRow, turn: int) -> list[str]:
+    records = await runtime.store.records(
+        [Segment(row.key, turn - 1, row.seq)], types=[events.MESSAGE_ADDED]
+    )
+    bodies = [body_of(record) for record in records]
+    return [str(body.get("content", "")) for body in bodies if body.get("role") == "user"]
+
+
+async def _recover(runtime: Runtime, row: SessionRow) -> None:
+    """Close the abandoned turn as the next turn would do it: in a change that changes nothing."""
+
+    async def nothing(_draft: Draft) -> None:
+        return None
+
+    await conversation_of(runtime, row.app, row.id).append(Opening(), nothing)
