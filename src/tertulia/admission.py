@@ -21,10 +21,7 @@ from tertulia.errors import (
     IdempotencyConflict,
     InvalidInput,
     SessionBusy,
-    SessionExists,
-    StaleWriter,
     UsageError,
-    VersionConflict,
 )
 from tertulia.messages import Message
 from tertulia.stores.base import Input, Request, SessionRow
@@ -122,7 +119,7 @@ async def _held_elsewhere(conversation: Conversation, asked: Asked) -> Input | N
 async def _receive(conversation: Conversation, messages: Sequence[Message]) -> Input | None:
     if not messages:
         return None
-    entry = await conversation.receive("input", messages[0])
+    entry = await conversation.receive(messages)
     if entry is not None:
         conversation.waiting.add(entry.id)
     return entry
@@ -141,37 +138,27 @@ async def _start(
     store = conversation.host.store
     while True:
         draft = await conversation.draft(opening, _how(asked))
-        writes = tuple(conversation.pending)
-        for write in writes:
-            await write.draft(draft, store)
+        await conversation.draft_writes(draft)
         draft.close_calls()
+        for entry in await left_behind(conversation, draft.row):
+            take(conversation, draft, entry)
+            for message in messages_in(entry):
+                draft.message(message)
         draft.turn, before = draft.seq + 1, draft.added
-        await _fill(conversation, draft, asked, waited)
+        _fill(conversation, draft, asked, waited)
         draft.after["holder"] = store.worker
         draft.after["epoch"] = draft.row.epoch + 1
         draft.after["open_turn"] = draft.turn
-        try:
-            row = await store.commit(draft.change())
-        except (StaleWriter, SessionExists, VersionConflict):
-            conversation.known = None
+        if not await conversation.made(draft) or conversation.known is None:
             continue
-        except BaseException:
-            conversation.known = None
-            raise
-        conversation.settle_writes(writes)
-        conversation.known = None
+        row, conversation.known = conversation.known, None
         return row, draft.added - before
 
 
-async def _fill(
-    conversation: Conversation, draft: Draft, asked: Asked, waited: Input | None
-) -> None:
-    """The first events of a turn: its start, inputs left behind, its own messages."""
+def _fill(conversation: Conversation, draft: Draft, asked: Asked, waited: Input | None) -> None:
+    """The first events of a turn: its start, and its own messages."""
     body: dict[str, Any] = {"agent": asked.agent, "metadata": asked.metadata}
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
-    for entry in await left_behind(conversation, draft.row):
-        take(conversation, draft, entry)
-        draft.message(msgspec.json.decode(entry.body, type=Message))
     if waited is not None:
         take(conversation, draft, waited)
     for message in asked.messages:
@@ -190,6 +177,11 @@ def take(conversation: Conversation, draft: Draft, entry: Input) -> None:
     conversation.waiting.discard(entry.id)
 
 
+def messages_in(entry: Input) -> list[Message]:
+    """The messages of an inbox row."""
+    return msgspec.json.decode(entry.body, type=list[Message])
+
+
 async def left_behind(conversation: Conversation, row: SessionRow) -> list[Input]:
     """The inputs in the inbox that nobody waits for any more."""
     if row.key == 0:
@@ -205,13 +197,13 @@ async def left_behind(conversation: Conversation, row: SessionRow) -> list[Input
 
 
 async def earlier(
-    conversation: Conversation, row: SessionRow | None, key: str, digest: bytes
+    conversation: Conversation, row: SessionRow, key: str | None, digest: bytes
 ) -> Request | None:
     """What became of an earlier request with this idempotency key.
 
     Raises IdempotencyConflict when it was another request.
     """
-    if row is None or row.key == 0:
+    if row.key == 0 or key is None:
         return None
     found = await conversation.host.store.request(row.key, key)
     if found is None or found.time < conversation.host.clock.now() - REQUEST_TTL:

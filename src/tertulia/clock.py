@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, date, datetime
+from typing import Any, Protocol
 
 from tertulia.errors import InvalidInput
 
@@ -85,10 +85,10 @@ def to_iso(microseconds: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
 
 
-def from_moment(moment: str | datetime) -> int:
-    """Microseconds of a datetime or of ISO 8601 text; no zone means UTC.
+def from_moment(moment: Any) -> int:
+    """Microseconds of a datetime, a date or ISO 8601 text; no zone means UTC.
 
-    Raises InvalidInput when the text is no date.
+    Raises InvalidInput when it is none of these.
     """
     if isinstance(moment, str):
         try:
@@ -97,6 +97,10 @@ def from_moment(moment: str | datetime) -> int:
             raise InvalidInput(
                 f"{moment!r} is no date; write it like 2024-01-31 or 2024-01-31T08:30:00Z"
             ) from None
+    if not isinstance(moment, date):
+        raise InvalidInput(f"{moment!r} is no date; pass a datetime, or text like 2024-01-31")
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * MICROSECONDS)

@@ -43,7 +43,7 @@ def decode(data: bytes, what: str) -> Any:
         raise StoreCorrupt(f"{what} is not what was written: {error}") from None
 
 
-def message_of(record: Record, uid: bytes, session_id: str) -> Message:
+def message_of(record: Record, session_id: str) -> Message:
     """The message in a `message.added` record, with its id, position and time.
 
     Raises HistoryErased where retention erased it, and StoreCorrupt.
@@ -60,11 +60,11 @@ def message_of(record: Record, uid: bytes, session_id: str) -> Message:
         raise StoreCorrupt(
             f"session {session_id!r}: the message at {record.seq} is not what was written: {error}"
         ) from None
-    return stamped(message, uid, record.seq, record.time)
+    return stamped(message, record.digest, record.seq, record.time)
 
 
-def stamped(message: Message, uid: bytes, seq: int, time: int) -> Message:
-    """The message as it stands at a position of a log."""
+def stamped(message: Message, digest: bytes, seq: int, time: int) -> Message:
+    """The message as it stands at a position of a log; its id is the same in every fork."""
     return Message(
         role=message.role,
         content=message.content,
@@ -73,7 +73,7 @@ def stamped(message: Message, uid: bytes, seq: int, time: int) -> Message:
         name=message.name,
         agent=message.agent,
         metadata=message.metadata,
-        id=message.id or f"{uid.hex()[:12]}-{seq}",
+        id=message.id or f"{digest.hex()[:12]}-{seq}",
         seq=seq,
         time=time,
     )

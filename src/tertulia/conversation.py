@@ -7,8 +7,9 @@ process left open is closed by the first new change, in the same commit.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from tertulia.doors import Outcome
 from tertulia.drafting import Draft
 from tertulia.errors import (
     AccessDenied,
+    AgentError,
     RetentionRefused,
     SessionBusy,
     SessionEnded,
@@ -31,7 +33,7 @@ from tertulia.errors import (
 from tertulia.gate import Gate, GateDeadlock, GateFull, GateTimeout
 from tertulia.host import Host
 from tertulia.messages import Message
-from tertulia.scoped import ABSENT, StateWrite
+from tertulia.scoped import StateWrite
 from tertulia.stores.base import Branch, Details, Input, Mark, Segment, SessionRow
 from tertulia.trimming import trim
 from tertulia.view import CUTS, View
@@ -109,7 +111,11 @@ class Conversation:
     def check_access(self, row: SessionRow, opening: Opening) -> None:
         """Raise AccessDenied when another user's session is asked for."""
         if opening.user is not None and row.user is not None and opening.user != row.user:
-            raise AccessDenied(f"session {self.id!r} belongs to another user", session_id=self.id)
+            raise self.denied()
+
+    def denied(self) -> AccessDenied:
+        """What another user is told."""
+        return AccessDenied(f"session {self.id!r} belongs to another user", session_id=self.id)
 
     async def view(self, row: SessionRow, position: int | None = None) -> View:
         """What `row` shows at a position, by default to whoever is outside its running turn."""
@@ -155,26 +161,51 @@ class Conversation:
 
     async def commit(self, opening: Opening, build: Build[T], how: How = USUAL) -> T:
         """Draft and commit until nobody was faster; the gate is ours."""
-        store = self.host.store
         while True:
-            draft = await self.draft(opening, how)
             writes = tuple(self.pending)
-            for write in writes:
-                await write.draft(draft, store)
+            try:
+                draft = await self.draft(opening, how)
+            except AgentError as error:
+                self.refuse_writes(writes, error)
+                raise
+            if draft.row.open_turn is not None:
+                await self._recover(draft)
+                continue
+            await self.draft_writes(draft)
             result = await build(draft)
             await self.trim(draft)
-            if not draft.records:
+            if not draft.records or await self.made(draft):
                 return result
-            try:
-                self.known = await store.commit(draft.change())
-            except (StaleWriter, SessionExists, VersionConflict):
-                self.known = None
+
+    async def made(self, draft: Draft) -> bool:
+        """Commit a draft; False when somebody was faster. What went wrong is raised."""
+        writes = tuple(draft.writes)
+        try:
+            self.known = await self.host.store.commit(draft.change())
+        except (StaleWriter, SessionExists, VersionConflict):
+            self.known = None
+            return False
+        except BaseException as error:
+            self.known = None
+            if isinstance(error, Exception):
+                self.refuse_writes(writes, error)
+            raise
+        self.settle_writes(writes)
+        return True
+
+    async def _recover(self, draft: Draft) -> None:
+        """Close what a dead process left open, in a commit of its own."""
+        await self.trim(draft)
+        await self.made(draft)
+
+    async def draft_writes(self, draft: Draft) -> None:
+        """Draft the state that is queued; what another user queued is refused."""
+        for write in tuple(self.pending):
+            if write.said_by is not None and draft.row.user not in (None, write.said_by):
+                self.refuse_writes((write,), self.denied())
                 continue
-            except BaseException:
-                self.known = None
-                raise
-            self.settle_writes(writes)
-            return result
+            await write.draft(draft, self.host.store)
+            draft.writes.append(write)
 
     def enqueue(self, write: StateWrite, user: str | None, opening: Opening) -> None:
         """Queue a state write; everybody in this process sees it from here on."""
@@ -184,12 +215,16 @@ class Conversation:
         if write.scope != "session":
             self.host.unwritten[write.scope, self.app, user, write.key] = write
         write.user = user
+        write.said_by = opening.user
 
-    def pending_elsewhere(self, scope: str, user: str | None, key: str) -> Any:
-        """The JSON of a shared value that some conversation of this process is yet to write."""
+    def pending_everywhere(self, scope: str, user: str | None) -> list[StateWrite]:
+        """The newest write of each key of a shared scope that this process is yet to make."""
         owner = user if scope == "user" else None
-        found = self.host.unwritten.get((scope, self.app, owner, key))
-        return ABSENT if found is None else found.value
+        return [
+            write
+            for (of, app, whose, _), write in list(self.host.unwritten.items())
+            if (of, app, whose) == (scope, self.app, owner)
+        ]
 
     async def flush(self) -> None:
         """Write the state that is queued."""
@@ -201,14 +236,24 @@ class Conversation:
 
         await self.append(self.opening, build)
 
-    def settle_writes(self, writes: tuple[StateWrite, ...]) -> None:
+    def settle_writes(self, writes: Iterable[StateWrite]) -> None:
         """These state writes are durable: take them out of the queue and tell who waits."""
         for write in writes:
-            self.pending.remove(write)
-            place = (write.scope, self.app, write.user, write.key)
-            if self.host.unwritten.get(place) is write:
-                del self.host.unwritten[place]
+            self._dequeue(write)
             write.outcome.set_result(None)
+
+    def refuse_writes(self, writes: Iterable[StateWrite], error: Exception) -> None:
+        """These state writes cannot be: take them out of the queue and tell who waits."""
+        for write in writes:
+            self._dequeue(write)
+            write.outcome.set_error(error)
+
+    def _dequeue(self, write: StateWrite) -> None:
+        with contextlib.suppress(ValueError):
+            self.pending.remove(write)
+        place = (write.scope, self.app, write.user, write.key)
+        if self.host.unwritten.get(place) is write:
+            del self.host.unwritten[place]
         if not self.pending:
             self.host.dirty.discard(self)
 
@@ -263,7 +308,8 @@ class Conversation:
         finally:
             forget()
 
-    def _creation(self, opening: Opening) -> Draft:
+    def unborn(self, opening: Opening) -> SessionRow:
+        """The row that would be created for a caller."""
         host = self.host
         now, uid = host.clock.now(), host.ids.uid()
         details = Details(
@@ -272,7 +318,7 @@ class Conversation:
             system=opening.system,
             agent=opening.agent,
         )
-        row = SessionRow(
+        return SessionRow(
             key=0,
             uid=uid,
             app=self.app,
@@ -284,9 +330,12 @@ class Conversation:
             active=now,
             details=details,
         )
-        draft = Draft(row, now=now, salt=host.ids.salt, create=True)
+
+    def _creation(self, opening: Opening) -> Draft:
+        row = self.unborn(opening)
+        draft = Draft(row, now=row.created, salt=self.host.ids.salt, create=True)
         draft.branch = Branch(0, 0)
-        draft.add(events.SESSION_CREATED, msgspec.to_builtins(details))
+        draft.add(events.SESSION_CREATED, msgspec.to_builtins(row.details))
         for message in opening.messages:
             draft.message(message)
         return draft
@@ -387,7 +436,8 @@ class Conversation:
             return
         running = draft.after.get("open_turn", draft.row.open_turn) is not None
         if policy.auto_prune and policy.max_messages is not None and not running:
-            await trim(self.host.store, draft, policy.max_messages)
+            keep = policy.keep or policy.max_messages
+            await trim(self.host.store, draft, policy.max_messages, keep)
         ended = draft.after.get("status", draft.row.status) == "ended"
         draft.after["due_at"] = retention.due_at(
             policy, draft.now, ended=ended, visible=draft.visible
@@ -395,7 +445,7 @@ class Conversation:
 
     # -- the inbox
 
-    async def receive(self, kind: str, message: Message) -> Input | None:
+    async def receive(self, messages: Sequence[Message]) -> Input | None:
         """Write an input that has to wait into the inbox, if the session exists already."""
         row = self.known or await self.row()
         if row is None:
@@ -404,8 +454,24 @@ class Conversation:
         entry = Input(
             session=row.key,
             worker=store.worker,
-            kind=kind,
+            kind="input",
             time=self.host.clock.now(),
-            body=encode(message, "the input"),
+            body=encode(messages, "the input"),
         )
-        return await store.put_input(entry)
+        try:
+            return await store.put_input(entry)
+        except BaseException:
+            await self._take_back(entry)
+            raise
+
+    async def _take_back(self, entry: Input) -> None:
+        """Withdraw an input whose waiter was cancelled while it was being written."""
+        store = self.host.store
+        await store.drop_inputs(())
+        mine = [
+            found.id
+            for found in await store.inputs(entry.session)
+            if (found.worker, found.time, found.body) == (entry.worker, entry.time, entry.body)
+            and found.id not in self.waiting
+        ]
+        await store.drop_inputs(mine)

@@ -70,6 +70,8 @@ class Draft:
         self.state: list[tuple[str, int]] = []
         self.shared: list[SharedWrite] = []
         self.take: list[int] = []
+        self.writes: list[Any] = []
+        """The queued state writes that this change carries out."""
         self.request: Request | None = None
         self.branch: Branch | None = None
         self.extend_cut: tuple[int, int] | None = None
@@ -123,7 +125,7 @@ class Draft:
         self.added += 1
         if self.turn is None:
             self.count(1)
-        result = stamped(message, self.row.uid, seq, self.now)
+        result = stamped(message, self._digest, seq, self.now)
         self.messages.append(result)
         return result
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from tertulia import events
+from tertulia import events, retention
 from tertulia.branching import outside_turn, permit
 from tertulia.codec import encode
 from tertulia.conversation import Conversation, How, Opening
 from tertulia.drafting import Draft
-from tertulia.errors import InvalidInput, SessionNotFound
+from tertulia.errors import InvalidInput, RetentionRefused, SessionNotFound
 from tertulia.scoped import StateWrite
-from tertulia.stores.base import Details, Receipt
+from tertulia.stores.base import Details, Receipt, SessionRow
 from tertulia.view import View
 
 
@@ -93,6 +93,22 @@ async def hold(conversation: Conversation, opening: Opening, reason: str | None)
         conversation.gate.leave()
 
 
+async def _check_heirs(conversation: Conversation, row: SessionRow) -> None:
+    """A hold on a fork holds what it inherits. Raises RetentionRefused."""
+    store = conversation.host.store
+    heirs = await store.children(row.key)
+    while heirs:
+        heir = heirs.pop()
+        policy = retention.parse(heir.details.retention)
+        if heir.details.hold is not None or (policy is not None and policy.legal_hold):
+            raise RetentionRefused(
+                f"session {conversation.id!r}: a legal hold on {heir.id!r}, which forked off it, "
+                "refuses deleting",
+                session_id=conversation.id,
+            )
+        heirs.extend(await store.children(heir.key))
+
+
 async def delete(
     conversation: Conversation, opening: Opening, why: str, *, erasing: bool = False
 ) -> Receipt:
@@ -114,7 +130,8 @@ async def delete(
                 f"there is no session {conversation.id!r}", session_id=conversation.id
             )
         permit(conversation, row, "erase" if erasing else "delete", clock.now())
-        stub = bool(await store.children(row.key))
+        children = await store.children(row.key)
+        await _check_heirs(conversation, row)
         receipt = Receipt(
             time=clock.now(),
             type="session.deleted",
@@ -128,7 +145,11 @@ async def delete(
                 }
             ),
         )
-        await store.delete_session(row, receipt, stub=stub)
+        await store.delete_session(row, receipt, stub=bool(children))
+        for child in children:
+            heir = conversation.host.registry.get(("session", child.app, child.id))
+            if heir is not None:
+                heir.known = None
         conversation.pending.clear()
         return receipt
     finally:

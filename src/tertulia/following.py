@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
+from typing import Any
+
+import msgspec
 
 from tertulia import history
 from tertulia.clock import from_moment
@@ -31,26 +33,38 @@ async def log(store: LogStore, row: SessionRow) -> list[Segment]:
     return segments
 
 
-async def events(
-    store: LogStore,
-    row: SessionRow,
-    since: int | str | datetime | None,
-    limit: int | None,
-    types: str | Iterable[str] | None,
-) -> list[Event]:
-    """The events of the log at or after `since`, the last `limit` of them, oldest first."""
-    history.check_limit(limit)
-    if limit == 0:
+class Wanted(msgspec.Struct, frozen=True):
+    """Which events of a log are asked for."""
+
+    after: int
+    since_time: int | None
+    limit: int | None
+    types: list[str] | None
+
+    @classmethod
+    def parse(cls, since: Any, limit: int | None, types: str | Iterable[str] | None) -> Wanted:
+        """What a caller said, checked; raises InvalidInput."""
+        history.check_limit(limit)
+        after, since_time = _since(since)
+        kinds = [types] if isinstance(types, str) else types
+        return cls(
+            after,
+            since_time,
+            limit,
+            None if kinds is None else [check_type(kind) for kind in kinds],
+        )
+
+
+async def events(store: LogStore, row: SessionRow, wanted: Wanted) -> list[Event]:
+    """The events of the log that are wanted, the last `limit` of them, oldest first."""
+    if wanted.limit == 0:
         return []
-    after, since_time = _since(since)
-    wanted = [types] if isinstance(types, str) else types
-    kinds = None if wanted is None else [check_type(kind) for kind in wanted]
     records = await store.records(
-        clip(await log(store, row), after),
-        limit,
-        newest=limit is not None,
-        types=kinds,
-        since_time=since_time,
+        clip(await log(store, row), wanted.after),
+        wanted.limit,
+        newest=wanted.limit is not None,
+        types=wanted.types,
+        since_time=wanted.since_time,
     )
     return [event_of(record, row.id) for record in records]
 
@@ -64,10 +78,10 @@ def clip(segments: list[Segment], after: int) -> list[Segment]:
     ]
 
 
-def _since(since: int | str | datetime | None) -> tuple[int, int | None]:
+def _since(since: Any) -> tuple[int, int | None]:
     if since is None:
         return 0, None
-    if isinstance(since, int):
+    if isinstance(since, int | float):
         return max(history.check_position(since, "since") - 1, 0), None
     return 0, from_moment(since)
 
@@ -114,7 +128,7 @@ async def follow(
 
 
 async def _after(store: LogStore, row: SessionRow, position: int) -> AsyncIterator[Event]:
-    segments = await log(store, row) if position < row.base else [Segment(row.key, row.base, 2**62)]
+    segments = await log(store, row)
     while True:
         records = await store.records(clip(segments, position), PAGE)
         for record in records:
@@ -124,10 +138,10 @@ async def _after(store: LogStore, row: SessionRow, position: int) -> AsyncIterat
         position = records[-1].seq
 
 
-def _start(after: int | str | None, incarnation: str) -> tuple[str | None, int | None]:
+def _start(after: Any, incarnation: str) -> tuple[str | None, int | None]:
     if after is None:
         return None, None
-    if isinstance(after, int):
+    if not isinstance(after, str):
         return None, history.check_position(after, "after")
     uid, _, rest = after.partition(":")
     known, _, position = rest.partition(":")

@@ -7,8 +7,6 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
-import msgspec
-
 from tertulia import admission, doors, history
 from tertulia import host as hosts
 from tertulia import retention as retentions
@@ -104,9 +102,8 @@ class Handle:
     def retention(self) -> dict[str, Any] | None:
         """The retention policy, with its defaults; None if there is none."""
         row = doors.call(self._row())
-        if self._opening.retention is not None or row is None:
-            return self._opening.retention
-        return row.details.retention
+        said = self._opening.retention
+        return json_value(said if said is not None or row is None else row.details.retention, "it")
 
     @property
     def system(self) -> str | None:
@@ -183,16 +180,22 @@ class Handle:
         return row
 
     async def _view(self, at: int | None) -> View | None:
+        if at is not None:
+            history.check_position(at, "at")
         turn = own_turn(self._conversation)
         if turn is not None and at is None:
             return await self._conversation.view(turn.row, turn.row.seq)
         await self.flush()
         row = await self._row()
+        if row is None and self._opening.messages:
+            await self._conversation.append(self._opening, nothing)
+            self._opened()
+            row = await self._row()
         if row is None:
             return None
         if at is None:
             return await self._conversation.view(row)
-        position = await settle(self._host.store, row, history.check_position(at, "at"))
+        position = await settle(self._host.store, row, at)
         return await self._conversation.view(row, position)
 
     async def _pending_inputs(self) -> list[Message]:
@@ -200,7 +203,7 @@ class Handle:
         if row is None:
             return []
         entries = await admission.left_behind(self._conversation, row)
-        return [msgspec.json.decode(entry.body, type=Message) for entry in entries]
+        return [message for entry in entries for message in admission.messages_in(entry)]
 
 
 def conversation_of(host: Host, app: str | None, session_id: str) -> Conversation:

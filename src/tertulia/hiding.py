@@ -115,9 +115,7 @@ async def _keep_important(
     view = await _view(conversation, draft)
     records = await view.turns()
     row = draft.row
-    important = [
-        bool(await applied(judge, message_of(record, row.uid, row.id))) for record in records
-    ]
+    important = [bool(await applied(judge, message_of(record, row.id))) for record in records]
     stretches = pruning.holes(
         [record.turn for record in records],
         [record.seq for record in records],
@@ -133,7 +131,7 @@ async def _keep_important(
         actor="app",
     )
     draft.marks.extend(Mark("hole", low, high, seq) for low, high in stretches)
-    draft.after["marks"] = draft.row.marks | HOLES
+    draft.after["marks"] = draft.after.get("marks", draft.row.marks) | HOLES
     draft.visible = len(records) - hidden
     return _report(name, draft, hidden, len(records), None, None)
 

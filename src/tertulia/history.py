@@ -60,6 +60,14 @@ def whole_start(messages: Sequence[Message]) -> list[Message]:
     return list(messages[start:])
 
 
+def newest_group(messages: list[Message]) -> list[Message]:
+    """The newest message, with its whole tool group where it ends one."""
+    start = len(messages) - 1
+    while start > 0 and messages[start].role == "tool":
+        start -= 1
+    return messages[start:]
+
+
 def whole_end(messages: list[Message]) -> list[Message]:
     """Without a tool group at the end of which results were left out by a cursor."""
     start = len(messages) - 1

@@ -26,13 +26,20 @@ ABSENT: Any = object()
 class StateWrite:
     """One change of one key, checked, encoded and waiting to be durable."""
 
-    __slots__ = ("key", "outcome", "scope", "user", "value")
+    __slots__ = ("expect", "key", "outcome", "said_by", "scope", "user", "value")
 
-    def __init__(self, scope: Scope, key: str, value: bytes | None) -> None:
+    def __init__(
+        self, scope: Scope, key: str, value: bytes | None, expect: int | None = None
+    ) -> None:
         self.scope: Scope = scope
         self.key = key
         self.value = value
+        self.expect = expect
+        """The version of the shared value that this one was made from; None for any."""
         self.user: str | None = None
+        """Whose user state it is."""
+        self.said_by: str | None = None
+        """The user that the writing code said it is."""
         self.outcome: Outcome[None] = Outcome()
 
     async def draft(self, draft: Draft, store: LogStore) -> None:
@@ -54,6 +61,8 @@ class StateWrite:
         mine = [w for w in draft.shared if (w.scope, w.key) == (scope, self.key)]
         if mine:
             expect = (mine[-1].expect or 0) + 1
+        elif self.expect is not None:
+            expect = self.expect
         else:
             stored = await store.shared(scope, app, user, self.key)
             expect = stored.version if stored is not None else 0
@@ -110,20 +119,19 @@ async def applied(fn: Callable[[Any], Any], value: Any) -> Any:
 
 
 async def stored_value(
-    conversation: Conversation, row: SessionRow | None, scope: Scope, key: str
+    conversation: Conversation, row: SessionRow, scope: Scope, key: str
 ) -> bytes | None:
     """The stored JSON of a key in session, user or app scope; None when it is not set."""
-    if row is None:
-        return None
     store = conversation.host.store
-    if scope == "session":
-        view = await conversation.view(row)
-        record = await view.state(key)
-        if record is None or record.type == STATE_DELETED or record.body is None:
-            return None
-        return bytes(msgspec.json.decode(record.body, type=_StateBody).value)
-    shared = await store.shared(*owner_of(row, scope), key)
-    return None if shared is None else shared.value
+    if scope != "session":
+        shared = await store.shared(*owner_of(row, scope), key)
+        return None if shared is None else shared.value
+    if not row.key:
+        return None
+    record = await (await conversation.view(row)).state(key)
+    if record is None or record.type == STATE_DELETED or record.body is None:
+        return None
+    return bytes(msgspec.json.decode(record.body, type=_StateBody).value)
 
 
 class _StateBody(msgspec.Struct):

@@ -24,6 +24,7 @@ from tertulia import (
     snapshot,
 )
 from tertulia.audit import Verification
+from tertulia.codec import encode
 from tertulia.drafting import Draft, messages_of
 from tertulia.errors import UsageError
 from tertulia.events import Event
@@ -37,6 +38,7 @@ from tertulia.scoped import Pending
 from tertulia.state import ScopedState, State
 from tertulia.stores.base import Input, Receipt
 from tertulia.turns import Asked, own_turn
+from tertulia.values import identifier
 
 Moment = int | str | datetime
 
@@ -69,6 +71,8 @@ class Session(Handle):
     ) -> list[Message]:
         """Append several messages in one commit; all of them or none. Raises as `send_message`."""
         checked = messages_of(messages)
+        if idempotency_key is not None:
+            identifier(idempotency_key, "the idempotency key")
         if not checked:
             return []
         conversation = self._conversation
@@ -80,23 +84,25 @@ class Session(Handle):
             asked = Asked(messages=tuple(checked), timeout=self._timeout)
             waited = await admission.take_gate(conversation, asked)
         try:
-            if idempotency_key is not None:
-                return await self._send_once(checked, waited, idempotency_key)
-            return await self._send(checked, waited)
+            return await self._send(checked, waited, idempotency_key)
         finally:
             conversation.gate.leave()
 
     async def _send(
-        self, messages: list[Message], waited: Input | None, request: Any = None
+        self, messages: list[Message], waited: Input | None, key: str | None
     ) -> list[Message]:
         conversation = self._conversation
+        digest = b"" if key is None else sha256(encode(messages, "the request")).digest()
 
         async def build(draft: Draft) -> list[Message]:
             if waited is not None:
                 admission.take(conversation, draft, waited)
+            found = await admission.earlier(conversation, draft.row, key, digest)
+            if found is not None:
+                return msgspec.json.decode(found.result or b"[]", type=list[Message])
             sent = [draft.message(message) for message in messages]
-            if request is not None:
-                draft.request = request(sent)
+            if key is not None:
+                draft.request = admission.request_done(conversation, key, digest, sent)
             return sent
 
         try:
@@ -106,22 +112,6 @@ class Session(Handle):
             raise
         self._opened()
         return sent
-
-    async def _send_once(
-        self, messages: list[Message], waited: Input | None, key: str
-    ) -> list[Message]:
-        conversation = self._conversation
-        digest = sha256(msgspec.json.encode(messages)).digest()
-        row = conversation.known or await conversation.row()
-        found = await admission.earlier(conversation, row, key, digest)
-        if found is not None:
-            await admission.withdraw(conversation, waited)
-            return msgspec.json.decode(found.result or b"[]", type=list[Message])
-
-        def request(sent: list[Message]) -> Any:
-            return admission.request_done(conversation, key, digest, sent)
-
-        return await self._send(messages, waited, request)
 
     async def history(
         self, limit: int | None = None, at: int | None = None, before: int | None = None
@@ -159,11 +149,10 @@ class Session(Handle):
         `since` is a `seq`, a date, ISO text or a datetime (no zone means UTC), and inclusive.
         `limit` keeps the last so many. Raises InvalidInput, AccessDenied.
         """
+        wanted = following.Wanted.parse(since, limit, types)
         await self.flush()
         row = await self._row()
-        if row is None:
-            return []
-        return await following.events(self._host.store, row, since, limit, types)
+        return [] if row is None else await following.events(self._host.store, row, wanted)
 
     def follow(self, after: int | str | None = None) -> AsyncIterator[Event]:
         """The events as they come, after a position or a cursor; by default from now on.
@@ -295,6 +284,7 @@ class Session(Handle):
 
     async def end(self, reason: str | None = None) -> None:
         """End the conversation: session state is cleared, writes are refused until `reopen`."""
+        await self.flush()
         await ending.end(self._conversation, self._opening, reason)
 
     async def reopen(self) -> None:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tertulia import branching, hiding
+from tertulia.branching import permit
 from tertulia.codec import decode
 from tertulia.conversation import Conversation, Opening
 from tertulia.drafting import Draft, messages_of
 from tertulia.errors import InvalidInput, StoreTooNew
+from tertulia.events import SESSION_PRUNED
 from tertulia.messages import Message
 from tertulia.scoped import StateWrite, stored_value
 from tertulia.scopes import check_key, check_value
-from tertulia.stores.base import SessionRow
+from tertulia.stores.base import Mark, SessionRow
 from tertulia.values import json_value
+from tertulia.view import HOLES
 
 if TYPE_CHECKING:
     from tertulia.session import Session
@@ -83,6 +85,8 @@ def _data(
 
 def parse(data: Mapping[str, Any]) -> Fields:
     """The fields of a dictionary; unknown ones are left alone. Raises InvalidInput, StoreTooNew."""
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput(f"a saved session is a mapping, not {type(data).__name__}")
     try:
         fields = msgspec.convert(dict(data), Fields)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
@@ -100,44 +104,53 @@ async def restore(session: Session, fields: Fields) -> None:
     conversation, opening = session._conversation, session._opening  # pyright: ignore[reportPrivateUsage]
     wanted = messages_of(fields.messages)
     state = {key: check_value(value, check_key(key))[1] for key, value in fields.state.items()}
-    row = await conversation.row()
-    if row is not None:
-        conversation.check_access(row, opening)
-        if fields.head is not None and fields.head.get("digest") == row.digest.hex():
-            return
-        wanted = await _back_to_common(conversation, opening, row, wanted)
-        state = await _changed(conversation, row, state)
+    store = conversation.host.store
 
     async def build(draft: Draft) -> None:
-        for message in wanted:
+        row = draft.row
+        changes: dict[str, bytes | None] = dict(state)
+        missing = wanted
+        if row.key:
+            if fields.head is not None and fields.head.get("digest") == row.digest.hex():
+                return
+            missing = await _hide_what_differs(conversation, draft, wanted)
+            changes = await _changed(conversation, row, state)
+        for message in missing:
             draft.message(message)
-        for key, value in state.items():
-            await StateWrite("session", key, value).draft(draft, conversation.host.store)
+        for key, value in sorted(changes.items()):
+            await StateWrite("session", key, value).draft(draft, store)
 
     await conversation.append(opening, build)
 
 
-async def _back_to_common(
-    conversation: Conversation, opening: Opening, row: SessionRow, wanted: list[Message]
+async def _hide_what_differs(
+    conversation: Conversation, draft: Draft, wanted: list[Message]
 ) -> list[Message]:
-    """Go back to where the visible history and the wanted one part; what is missing from there."""
+    """Hide the visible messages from the first that differs on; what is missing from there."""
+    row = draft.row
+    draft.close_calls()
     visible = await (await conversation.view(row)).messages()
     common = 0
     while common < min(len(visible), len(wanted)) and _same(visible[common], wanted[common]):
         common += 1
-    if common < len(visible):
-        if common == 0:
-            await hiding.clear(conversation, opening)
-        else:
-            await branching.rewind(conversation, opening, visible[common - 1].seq or 0)
-            left = len(await _visible(conversation))
-            common = min(common, left)
+    if common == len(visible):
+        return wanted[common:]
+    permit(conversation, row, "rewind", draft.now)
+    while common and (visible[common].role == "tool" or _is_tool(wanted, common)):
+        common -= 1
+    low = visible[common - 1].seq or 0 if common else 0
+    hidden = len(visible) - common
+    seq = draft.add(
+        SESSION_PRUNED, {"strategy": "replaced", "hidden": hidden, "stretches": [(low, row.seq)]}
+    )
+    draft.marks.append(Mark("hole", low, draft.seq - 1, seq))
+    draft.after["marks"] = draft.after.get("marks", row.marks) | HOLES
+    draft.visible = common
     return wanted[common:]
 
 
-async def _visible(conversation: Conversation) -> list[Message]:
-    row = await conversation.row()
-    return [] if row is None else await (await conversation.view(row)).messages()
+def _is_tool(messages: list[Message], index: int) -> bool:
+    return index < len(messages) and messages[index].role == "tool"
 
 
 async def _changed(

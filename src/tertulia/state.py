@@ -20,7 +20,7 @@ from tertulia.scoped import (
 )
 from tertulia.scopes import Scope
 from tertulia.stores.base import SessionRow
-from tertulia.turns import Turn, own_turn
+from tertulia.turns import own_turn
 from tertulia.values import json_value
 
 if TYPE_CHECKING:
@@ -70,21 +70,30 @@ class ScopedState(MutableMapping[str, Any]):
             return json_value(value, key)
 
         async def build(draft: Draft) -> Any:
-            value = await applied(fn, await self._current(draft, key, default))
-            copy, data = scopes.check_value(value, key)
-            await StateWrite(self._scope, key, data).draft(draft, self._conversation.host.store)
+            data, version = await self._current(draft, key)
+            old = default if data is None else decode(data, f"state {key!r}")
+            copy, data = scopes.check_value(await applied(fn, old), key)
+            write = StateWrite(self._scope, key, data, version)
+            await write.draft(draft, self._conversation.host.store)
             return copy
 
-        if turn is not None:
-            return await turn.append(build)
-        return await self._conversation.append(self._opening, build)
+        if turn is None:
+            return await self._conversation.append(self._opening, build)
+        result = await turn.append(build)
+        turn.writes = [
+            write for write in turn.writes if (write.scope, write.key) != (self._scope, key)
+        ]
+        return result
 
     def names(self) -> list[str]:
         """The keys that are set, in alphabetical order."""
         if self._scope == "temp":
             return sorted(self._temp())
-        stored = doors.call(self._stored_names())
-        pending = {write.key for write in self._unwritten() if write.scope == self._scope}
+        row = self._seen()
+        scopes.require_owner(self._scope, row.user)
+        stored = doors.call(self._stored_names(row))
+        unwritten = self._unwritten(row.user)
+        pending = {write.key for write in unwritten if write.scope == self._scope}
         return sorted(key for key in stored | pending if self._value(key) is not ABSENT)
 
     def __getitem__(self, key: str) -> Any:
@@ -118,14 +127,14 @@ class ScopedState(MutableMapping[str, Any]):
 
     def _write(self, key: str, data: bytes | None) -> Pending:
         conversation = self._conversation
-        if self._scope == "user":
-            scopes.require_owner(self._scope, self._user())
+        row = self._seen()
+        scopes.require_owner(self._scope, row.user)
         write = StateWrite(self._scope, key, data)
         turn = own_turn(conversation)
         if turn is not None:
             turn.writes.append(write)
             return self._done()
-        user = self._user() if self._scope == "user" else None
+        user = row.user if self._scope == "user" else None
         conversation.enqueue(write, user, self._opening)
         pending = Pending(write.outcome, self._session.flush)
         if doors.current_loop() is None:
@@ -135,61 +144,64 @@ class ScopedState(MutableMapping[str, Any]):
     def _done(self) -> Pending:
         return Pending(None, self._session.flush)
 
-    def _user(self) -> str | None:
-        if self._opening.user is not None:
-            return self._opening.user
-        row = self._row()
-        return None if row is None else row.user
-
-    def _row(self) -> SessionRow | None:
+    def _seen(self) -> SessionRow:
+        """The row as it is, or as it will be created. Raises AccessDenied."""
         turn = own_turn(self._conversation)
         if turn is not None:
             return turn.row
         row = doors.call(self._conversation.row())
-        if row is not None:
-            self._conversation.check_access(row, self._opening)
+        if row is None:
+            return self._conversation.unborn(self._opening)
+        self._conversation.check_access(row, self._opening)
         return row
 
-    def _unwritten(self) -> list[StateWrite]:
-        turn: Turn | None = own_turn(self._conversation)
-        return [*self._conversation.pending, *(turn.writes if turn is not None else ())]
+    def _unwritten(self, user: str | None) -> Iterator[StateWrite]:
+        """What is yet to be written in this scope and seen here, oldest first."""
+        conversation = self._conversation
+        if self._scope == "session":
+            yield from conversation.pending
+        else:
+            yield from conversation.pending_everywhere(self._scope, user)
+        turn = own_turn(conversation)
+        if turn is not None:
+            yield from turn.writes
 
     def _value(self, key: str) -> Any:
         scopes.check_key(key)
         if self._scope == "temp":
             found = self._temp().get(key, ABSENT)
             return found if found is ABSENT else json_value(found, key)
-        if self._scope == "user":
-            scopes.require_owner(self._scope, self._user())
-        data = pending_value(iter(self._unwritten()), self._scope, key)
-        if data is ABSENT and self._scope != "session":
-            data = self._conversation.pending_elsewhere(self._scope, self._user(), key)
+        row = self._seen()
+        scopes.require_owner(self._scope, row.user)
+        data = pending_value(self._unwritten(row.user), self._scope, key)
         if data is ABSENT:
-            data = doors.call(stored_value(self._conversation, self._row(), self._scope, key))
+            data = doors.call(stored_value(self._conversation, row, self._scope, key))
         return ABSENT if data is None else decode(data, f"state {key!r}")
 
-    async def _current(self, draft: Draft, key: str, default: Any) -> Any:
-        """The value that a draft builds on."""
-        mine = [write for write in self._conversation.pending if write.key == key]
-        data = pending_value(iter(mine), self._scope, key)
-        if data is ABSENT:
-            row = draft.row if draft.row.key else None
-            if row is None and self._scope != "session":
-                store = self._conversation.host.store
-                shared = await store.shared(*owner_of(draft.row, self._scope), key)
-                data = None if shared is None else shared.value
-            else:
-                data = await stored_value(self._conversation, row, self._scope, key)
-        return default if data is None else decode(data, f"state {key!r}")
+    async def _current(self, draft: Draft, key: str) -> tuple[bytes | None, int | None]:
+        """The stored value that a draft builds on, and its version where it is shared."""
+        conversation = self._conversation
+        version: int | None = None
+        stored: bytes | None = None
+        if self._scope != "session":
+            owner = owner_of(draft.row, self._scope)
+            shared = await conversation.host.store.shared(*owner, key)
+            version = 0 if shared is None else shared.version
+            stored = None if shared is None else shared.value
+        elif draft.row.key:
+            stored = await stored_value(conversation, draft.row, "session", key)
+        turn = own_turn(conversation)
+        unwritten = [*draft.writes, *(turn.writes if turn is not None else ())]
+        data = pending_value(iter(unwritten), self._scope, key)
+        return (stored if data is ABSENT else data), version
 
-    async def _stored_names(self) -> set[str]:
-        row = self._row()
+    async def _stored_names(self, row: SessionRow) -> set[str]:
         store = self._conversation.host.store
-        if row is None:
+        if self._scope != "session":
+            return {key for key, _ in await store.shared_keys(*owner_of(row, self._scope))}
+        if not row.key:
             return set()
-        if self._scope == "session":
-            return set(await (await self._conversation.view(row)).state_keys())
-        return {key for key, _ in await store.shared_keys(*owner_of(row, self._scope))}
+        return set(await (await self._conversation.view(row)).state_keys())
 
 
 class State(ScopedState):

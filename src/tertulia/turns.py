@@ -147,13 +147,22 @@ class Turn:
         """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost."""
         async with self._gate:
             self._check_open()
-            draft = self._draft()
-            result = await build(draft)
-            if draft.records:
-                self.row = await self._commit(draft)
-                self._note(draft)
+            result = await self._apply(build)
         await self.listen()
         return result
+
+    async def _apply(self, build: Callable[[Draft], Awaitable[T]]) -> T:
+        while True:
+            draft = self._draft()
+            result = await build(draft)
+            if not draft.records:
+                return result
+            try:
+                self.row = await self._commit(draft)
+            except VersionConflict:
+                continue
+            self._note(draft)
+            return result
 
     # -- how it ends
 

@@ -123,7 +123,8 @@ class View:
             if before is not None:
                 messages = history.whole_end(messages)
             if messages or complete:
-                return messages
+                longer = limit is not None and len(messages) > limit
+                return history.newest_group(messages) if longer else messages
             wanted = (wanted or 0) * 2
 
     async def _read(self, limit: int | None, before: int | None) -> list[Message]:
@@ -138,9 +139,9 @@ class View:
                 missing = None if missing is None else missing - len(block)
             if missing == 0:
                 break
-        uid, session_id = self.row.uid, self.row.id
+        session_id = self.row.id
         messages = [
-            message_of(record, uid, session_id) for block in reversed(blocks) for record in block
+            message_of(record, session_id) for block in reversed(blocks) for record in block
         ]
         if floor is not None and missing != 0:
             messages[:0] = await self._summary(floor)
@@ -175,15 +176,16 @@ class View:
         before: int | None,
     ) -> AsyncIterator[list[Segment]]:
         bottom = max(segment.low, floor.high if floor else 0)
-        high = segment.high if before is None else min(segment.high, before - 1)
-        below = _EVERYTHING if before is None else high
+        high, below = segment.high, _EVERYTHING
         while high > bottom:
             cuts: list[Mark] = []
             if self.row.marks & CUTS:
                 cuts = await self._store.marks(segment, "cut", below=below, limit=PAGE)
             low = max(bottom, cuts[-1].low) if len(cuts) == PAGE else bottom
-            gaps = [(cut.low, cut.high) for cut in cuts] + holes
-            yield history.subtract(Segment(segment.session, low, high), gaps)
+            top = high if before is None else min(high, before - 1)
+            if top > low:
+                gaps = [(cut.low, cut.high) for cut in cuts] + holes
+                yield history.subtract(Segment(segment.session, low, top), gaps)
             high = below = low
 
     async def _pages(self) -> AsyncIterator[list[Segment]]:
@@ -220,7 +222,7 @@ class View:
                 role="system",
                 content=summary,
                 metadata={"summary_of": [1, floor.high]},
-                id=f"{owner.uid.hex()[:12]}-{floor.at}",
+                id=f"{records[0].digest.hex()[:12]}-{floor.at}",
                 seq=floor.at,
                 time=records[0].time,
             )

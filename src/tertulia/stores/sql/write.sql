@@ -47,6 +47,14 @@ WHERE :expect IS NULL OR :expect = ifnull(
 )
 ON CONFLICT (scope, app, user, key) DO UPDATE SET value = excluded.value, version = version + 1
 
+-- name: forget_visible
+WITH RECURSIVE below (key) AS (
+    SELECT key FROM sessions WHERE parent = ?
+    UNION
+    SELECT s.key FROM sessions s JOIN below b ON s.parent = b.key
+)
+UPDATE sessions SET visible = -1 WHERE key IN below
+
 -- name: erase_user
 DELETE FROM shared_state WHERE scope = 'user' AND user = ?
 
