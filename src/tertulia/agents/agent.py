@@ -82,7 +82,7 @@ class Agent:
     ) -> Response:
         """As `run`, for synchronous code."""
         plan = self._plan(session or self._session, request, options)
-        return respond_sync(plan, "agent.run")
+        return respond_sync(plan, "agent.run", 2)
 
     def stream(
         self, request: Request, session: Session | None = None, **options: Any
@@ -95,7 +95,7 @@ class Agent:
         if how == "run_async":
             return self._run_async(session, request, options)
         if how == "run":
-            return respond_sync(self._plan(session, request, options), "run_async")
+            return respond_sync(self._plan(session, request, options), "run_async", 3)
         if how == "stream":
             return Stream(self._plan(session, request, options))
         if how == "stream_async":

@@ -31,9 +31,12 @@ async def respond(plan: Plan) -> Response:
         raise
 
 
-def respond_sync(plan: Plan, twin: str) -> Response:
-    """Run a turn and block until its answer; `twin` is what to await instead on a loop."""
-    _warn_of_loop(twin)
+def respond_sync(plan: Plan, twin: str, depth: int) -> Response:
+    """Run a turn and block until its answer.
+
+    `twin` is what to await instead on a loop; `depth` is how many calls ago the caller called.
+    """
+    _warn_of_loop(twin, depth + 2)
     exchange = Exchange(listened=False)
     _start_elsewhere(plan, exchange)
     try:
@@ -143,7 +146,7 @@ class Stream(_Consumer):
         if self._stopped and not self._started:
             raise StopIteration
         if not self._started:
-            _warn_of_loop("stream_async")
+            _warn_of_loop("stream_async", 3)
             self._started = True
             _start_elsewhere(self._plan, self._exchange)
         try:
@@ -202,10 +205,8 @@ def _start(plan: Plan, exchange: Exchange) -> None:
 
 def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
     """Begin the turn on this thread, and drive it on the portal's."""
-    place = portal()
-    place.check_caller()
     turn = doors.call(begin(plan))
-    place.start(lambda: drive(turn, plan, exchange))
+    portal().start(lambda: drive(turn, plan, exchange))
 
 
 def _call(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
@@ -222,13 +223,14 @@ def _not_begun(plan: Plan, exchange: Exchange) -> TurnInterrupted:
 _warned: set[str] = set()
 
 
-def _warn_of_loop(twin: str) -> None:
+def _warn_of_loop(twin: str, level: int) -> None:
     """Say once that a synchronous call blocks the event loop of this thread."""
+    portal().check_caller()
     if doors.current_loop() is None or twin in _warned:
         return
     _warned.add(twin)
     warnings.warn(
         f"a synchronous call on an event loop's own thread blocks that loop; use {twin}",
         RuntimeWarning,
-        stacklevel=5,
+        stacklevel=level,
     )

@@ -17,8 +17,8 @@ from tertulia.agents.protocol import ToolSpec
 _COMMON = frozenset(
     "a about all an and are as at be by call can could current do does for from get give given "
     "have how i in is it its list make me my of on one or our please recent result return run "
-    "show so some tell that the their them this times to tool two up use user using value was we what "
-    "when where which who will with work would you your".split()
+    "show so some tell that the their them this times to tool two up use user using value was we "
+    "what when where which who will with work would you your".split()
 )
 _SAME = {
     "calculator": {"calculate", "compute", "evaluate", "sum", "product"},

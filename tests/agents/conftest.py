@@ -1,0 +1,19 @@
+"""Stores for the tests of agents: every test that takes `runtime` runs on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tertulia import MemoryStore, Runtime, SQLiteStore
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runtime]:
+    """A runtime on a real store."""
+    store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "test.db")
+    made = Runtime(store)
+    yield made
+    await made.close()

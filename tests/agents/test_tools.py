@@ -1,0 +1,358 @@
+"""Tools: what a model is told of them, how they are called, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from typing import Any, Literal, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+
+from tertulia import Agent, Runtime, Session, ToolCall, tool
+from tertulia.agents import RunContext
+from tertulia.agents.protocol import ToolCallMade
+from tertulia.agents.tools import tools_of
+from tertulia.errors import InvalidInput
+from tertulia.messages import Message
+from tertulia.testing.models import ScriptedModel
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Box(TypedDict):
+    width: int
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Item(pydantic.BaseModel):
+    name: str
+    count: int = pydantic.Field(1, ge=1)
+
+
+class Basket(pydantic.BaseModel):
+    items: list[Item]
+
+
+async def call(runtime: Runtime, function: Any, arguments: dict[str, Any] | None = None) -> Message:
+    """The result that a call of a tool gives to the model."""
+    name = tools_of([function]).popitem()[0]
+    model = ScriptedModel(ToolCall("c", name, arguments or {}), "Done.")
+    session = Agent(model=model, tools=[function], runtime=runtime).session()
+    response = await session.run_async("Go")
+    return next(message for message in response.messages if message.role == "tool")
+
+
+def test_a_tool_is_described_by_its_hints_and_docstring() -> None:
+    @tool
+    def search(query: str, limit: int = 10, exact: bool | None = None) -> list[str]:
+        """Search the shop.
+
+        It looks everywhere.
+
+        Args:
+            query (str): What to look for,
+                in plain words.
+            limit: How many.
+
+        Returns:
+            What was found.
+        """
+        return [query] * limit
+
+    assert search.spec.name == "search"
+    assert search.spec.description == "Search the shop.\n\nIt looks everywhere."
+    properties = search.spec.parameters["properties"]
+    assert properties["query"]["description"] == "What to look for, in plain words."
+    assert properties["limit"] == {"type": "integer", "default": 10, "description": "How many."}
+    assert search.spec.parameters["required"] == ["query"]
+    assert search("a", 2) == ["a", "a"]
+
+
+def test_every_kind_of_type_has_a_schema() -> None:
+    @tool(name="all-kinds", description="All.", timeout=1, read_only=True)
+    def kinds(
+        color: Color,
+        box: Box,
+        point: Point,
+        day: date,
+        mode: Literal["a", "b"],
+        numbers: list[float],
+        basket: Basket,
+        anything: Any,
+        /,
+        tags: list[str] = ["x"],  # noqa: B006
+    ) -> None: ...
+
+    schema = kinds.spec.parameters
+    assert kinds.spec.name == "all-kinds"
+    assert kinds.effect == "none"
+    assert set(schema["$defs"]) >= {"Color", "Box", "Point", "Item"}
+    assert schema["properties"]["mode"] == {"enum": ["a", "b"]}
+    assert len(schema["required"]) == 8
+
+
+def test_what_no_model_can_be_told_of_is_refused_at_once() -> None:
+    with pytest.raises(InvalidInput, match="name every parameter"):
+
+        @tool
+        def many(*values: int) -> None: ...
+
+    with pytest.raises(InvalidInput, match="cannot be described"):
+
+        @tool
+        def strange(session: Session) -> None: ...
+
+    with pytest.raises(InvalidInput, match="1 to 64"):
+        tool(name="two words")(len)
+    with pytest.raises(InvalidInput, match="more than 0"):
+        tool(timeout=0)(print_nothing)
+
+
+def print_nothing() -> None:
+    """Do nothing."""
+
+
+def test_tools_are_given_as_functions_tools_and_nested_lists() -> None:
+    made = tool(print_nothing)
+    assert list(tools_of([[made, [made]], test_none])) == ["print_nothing", "test_none"]
+    with pytest.raises(InvalidInput, match="two tools"):
+        tools_of([made, tool(print_nothing)])
+    with pytest.raises(InvalidInput, match="is no tool"):
+        tools_of([3])
+
+
+def test_none() -> None:
+    """There is nothing to test here."""
+
+
+async def test_arguments_are_converted_to_what_the_function_wants(runtime: Runtime) -> None:
+    got: list[Any] = []
+
+    def take(point: Point, color: Color, basket: Basket, day: date, number: int) -> None:
+        got.extend((point, color, basket, day, number))
+
+    await call(
+        runtime,
+        take,
+        {
+            "point": {"x": 1},
+            "color": "red",
+            "basket": {"items": [{"name": "tea"}]},
+            "day": "2026-01-02",
+            "number": "3",
+        },
+    )
+    basket = Basket(items=[Item(name="tea", count=1)])
+    assert got == [Point(1, 0), Color.RED, basket, date(2026, 1, 2), 3]
+
+
+class Made(msgspec.Struct):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("as it is", "as it is"),
+        (None, "null"),
+        ({"a": [1, 2.5]}, '{"a":[1,2.5]}'),
+        (Point(1, 2), '{"x":1,"y":2}'),
+        (Made(1), '{"a":1}'),
+        ([Item(name="tea")], '[{"name":"tea","count":1}]'),
+        (date(2026, 1, 2), '"2026-01-02"'),
+    ],
+)
+async def test_results_are_text_or_json(runtime: Runtime, result: Any, text: str) -> None:
+    def give() -> Any:
+        return result
+
+    assert (await call(runtime, give)).text == text
+
+
+async def failure(
+    runtime: Runtime, function: Any, arguments: dict[str, Any], name: str | None = None
+) -> tuple[str, str]:
+    """What the model and the audit are told of a call that fails."""
+    known = tools_of([function])
+    made = ToolCall("c", name or next(iter(known)), arguments)
+    session = Agent(
+        model=ScriptedModel(made, "Sorry."), tools=[function], runtime=runtime
+    ).session()
+    response = await session.run_async("Go")
+    assert response.text == "Sorry."
+    result = response.messages[2]
+    assert result.metadata == {"error": True}
+    [event] = await session.events(types="tool.failed")
+    return result.text, str((event.body or {})["error"])
+
+
+async def test_a_tool_that_raises_becomes_a_result_that_the_model_reads(runtime: Runtime) -> None:
+    def broken() -> None:
+        raise LookupError("no such order")
+
+    told, audited = await failure(runtime, broken, {})
+    assert told == "Error: LookupError: no such order"
+    assert audited == "LookupError: no such order"
+
+
+async def test_an_unknown_tool_becomes_a_result_that_names_the_known_ones(
+    runtime: Runtime,
+) -> None:
+    told, _ = await failure(runtime, print_nothing, {}, "print_something")
+    assert told == "Error: there is no tool 'print_something'; there are: print_nothing"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"count": "many"}, {"count": 1, "more": 2}, {"count": None}]
+)
+async def test_bad_arguments_become_a_result_that_says_what_is_wrong(
+    runtime: Runtime, arguments: dict[str, Any]
+) -> None:
+    def take(count: int) -> None: ...
+
+    told, _ = await failure(runtime, take, arguments)
+    assert told.startswith("Error: bad arguments: ")
+
+
+async def test_a_pydantic_argument_that_does_not_validate_is_told(runtime: Runtime) -> None:
+    def take(item: Item) -> None: ...
+
+    told, _ = await failure(runtime, take, {"item": {"name": "tea", "count": 0}})
+    assert "greater than or equal to 1" in told
+
+
+async def test_malformed_arguments_are_told_and_the_tool_does_not_run(runtime: Runtime) -> None:
+    ran: list[int] = []
+    made = ToolCallMade(ToolCall("c", "run", {"INVALID_JSON": "{a"}), "{a")
+
+    def run() -> None:
+        ran.append(1)
+
+    agent = Agent(model=ScriptedModel([made], "Sorry."), tools=[run], runtime=runtime)
+    response = await agent.session().run_async("Go")
+    assert "no JSON object: {a" in response.messages[2].text
+    assert ran == []
+
+
+async def test_a_tool_that_takes_too_long_is_told(runtime: Runtime) -> None:
+    @tool(timeout=0.01)
+    async def slow() -> None:
+        await asyncio.Event().wait()
+
+    told, _ = await failure(runtime, slow, {})
+    assert told == "Error: no result after 0.01 seconds"
+
+
+async def test_a_synchronous_tool_that_hangs_holds_up_nobody(runtime: Runtime) -> None:
+    release = threading.Event()
+
+    @tool(timeout=0.01)
+    def hang() -> None:
+        release.wait(10)
+
+    began = time.monotonic()
+    told, _ = await failure(runtime, hang, {})
+    release.set()
+    assert told == "Error: no result after 0.01 seconds"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("result", [object(), {1, "a", object()}, "x" * 300_000])
+async def test_a_result_that_cannot_be_shown_is_told(runtime: Runtime, result: Any) -> None:
+    def give() -> Any:
+        return result
+
+    told, _ = await failure(runtime, give, {})
+    assert told.startswith("Error: the result ")
+
+
+async def test_a_synchronous_tool_does_not_block_the_loop(runtime: Runtime) -> None:
+    loop = asyncio.get_running_loop()
+    ticked = threading.Event()
+
+    def wait() -> bool:
+        loop.call_soon_threadsafe(ticked.set)
+        return ticked.wait(10)
+
+    assert (await call(runtime, wait)).text == "true"
+
+
+async def test_the_calls_of_a_round_run_in_parallel(runtime: Runtime) -> None:
+    both = threading.Barrier(2)
+
+    def meet() -> int:
+        return both.wait(10)
+
+    model = ScriptedModel([ToolCall("a", "meet"), ToolCall("b", "meet")], "Done.")
+    session = Agent(model=model, tools=[meet], runtime=runtime).session()
+    response = await session.run_async("Go")
+    assert sorted(m.text for m in response.messages if m.role == "tool") == ["0", "1"]
+
+
+async def test_calls_with_the_same_id_are_told_apart(runtime: Runtime) -> None:
+    model = ScriptedModel([ToolCall("x", "print_nothing"), ToolCall("x", "print_nothing")], "Done.")
+    session = Agent(model=model, tools=[print_nothing], runtime=runtime).session()
+    response = await session.run_async("Go")
+    assert len({call.id for call in response.tool_calls}) == 2
+
+
+async def test_a_tool_reaches_session_state_and_key(runtime: Runtime) -> None:
+    seen: list[RunContext] = []
+
+    @tool
+    def remember(context: RunContext, value: int) -> str:
+        """Remember."""
+        seen.append(context)
+        context.state["kept"] = value
+        return str(context.session.get_state("kept"))
+
+    assert "context" not in remember.spec.parameters["properties"]
+    model = ScriptedModel(ToolCall("c", "remember", {"value": 7}), "Done.")
+    session = Agent("ann", model, tools=[remember], runtime=runtime).session("s")
+    await session.run_async("Go", metadata={"who": "me"})
+    assert session.get_state("kept") == 7
+    context = seen[0]
+    assert (context.agent, context.metadata) == ("ann", {"who": "me"})
+    assert context.key.endswith(":2:c")
+    assert context.cancelled
+
+
+async def test_what_a_tool_sets_is_taken_back_when_the_turn_fails(runtime: Runtime) -> None:
+    @tool(idempotent=True)
+    async def remember(context: RunContext) -> None:
+        """Remember."""
+        context.state["kept"] = True
+
+    model = ScriptedModel(ToolCall("c", "remember"), ValueError("broken model"))
+    session = Agent(model=model, tools=[remember], runtime=runtime).session()
+    with pytest.raises(ValueError, match="broken model"):
+        await session.run_async("Go")
+    assert session.get_state("kept") is None
+
+
+async def test_a_tool_may_write_into_its_own_conversation(runtime: Runtime) -> None:
+    @tool
+    async def note(context: RunContext) -> str:
+        """Note."""
+        await context.session.send_message({"role": "user", "content": "from the tool"})
+        return "noted"
+
+    model = ScriptedModel(ToolCall("c", "note"), "Done.")
+    session = Agent(model=model, tools=[note], runtime=runtime).session()
+    assert (await session.run_async("Go")).text == "Done."
+    roles = [message.role for message in await session.history()]
+    assert roles == ["user", "assistant", "tool", "user", "assistant"]
