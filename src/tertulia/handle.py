@@ -17,7 +17,7 @@ from tertulia.host import Host
 from tertulia.messages import Message, parse
 from tertulia.stores.base import SessionRow
 from tertulia.turns import Asked, Busy, Turn, own_turn
-from tertulia.values import identifier, json_value
+from tertulia.values import identifier, json_object, json_value
 from tertulia.view import View, settle
 
 MessageLike = Message | Mapping[str, Any]
@@ -58,7 +58,7 @@ class Handle:
         policy = retentions.parse(retention)
         self._opening = Opening(
             user=None if user_id is None else identifier(user_id, "user_id"),
-            metadata=None if metadata is None else json_value(metadata, "metadata"),
+            metadata=None if metadata is None else json_object(metadata, "metadata"),
             retention=retentions.to_dict(policy),
             system=system,
             messages=tuple(messages_of(messages or ())),
@@ -140,7 +140,7 @@ class Handle:
             busy=busy or self._busy,
             timeout=self._timeout if timeout is None else timeout,
             agent=agent,
-            metadata=None if metadata is None else json_value(metadata, "metadata"),
+            metadata=None if metadata is None else json_object(metadata, "metadata"),
         )
         turn = await admission.begin(self._conversation, self._opening, asked)
         self._opened()

@@ -40,6 +40,13 @@ def json_value(value: Any, what: str, depth: int = 0) -> Any:
     )
 
 
+def json_object(value: Any, what: str) -> dict[str, Any]:
+    """A deep copy of a JSON object. Raises InvalidInput."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{what} must be a mapping, not {type(value).__name__}")
+    return _json_object(cast("Mapping[Any, Any]", value), what, 0)
+
+
 def _json_object(value: Mapping[Any, Any], what: str, depth: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, item in value.items():

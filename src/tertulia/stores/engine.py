@@ -244,6 +244,8 @@ def hide_session(db: Database, before: SessionRow, stub: bool) -> None:
     db.execute(SQL["mark_deleted"], row.fence(before))
     if not db.changes():
         raise stale(before)
+    if stub:
+        db.execute(SQL["forget_visible"], (before.key,))
     db.execute(SQL["empty_session"], {"key": before.key, "stub": stub})
 
 
