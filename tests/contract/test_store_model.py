@@ -27,7 +27,7 @@ from tertulia.errors import SessionExists, StaleWriter, VersionConflict
 from tertulia.events import MESSAGE_ADDED, Record, body_digest
 from tertulia.stores import LogStore, MemoryStore, SQLiteStore
 from tertulia.stores.base import Input, Receipt, Segment, SessionRow, SharedValue, SharedWrite
-from tertulia.testing.store_contract import append, birth, record
+from tertulia.testing.store_changes import append, birth, record
 
 T = TypeVar("T")
 NOTHING = cast("Any", multiple())

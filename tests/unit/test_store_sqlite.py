@@ -26,7 +26,7 @@ from tertulia.stores import MemoryStore, SessionStore, SQLiteStore, open_store, 
 from tertulia.stores.base import Segment, SessionRow
 from tertulia.stores.database import connect
 from tertulia.stores.sqlite import connection, files
-from tertulia.testing.store_contract import append, birth, record, seqs
+from tertulia.testing.store_changes import append, birth, record, seqs
 
 
 async def grown(path: Path, count: int, name: str = "s") -> SessionRow:
@@ -96,7 +96,7 @@ READ_ONLY = """
 import asyncio, os, sys
 from tertulia.errors import StoreReadOnly
 from tertulia.stores import SQLiteStore
-from tertulia.testing.store_contract import append, record
+from tertulia.testing.store_changes import append, record
 
 if os.getuid() == 0:
     os.setuid(65534)
@@ -258,7 +258,7 @@ def test_a_store_does_nothing_before_it_is_used(tmp_path: Path) -> None:
 LEFT_OPEN = """
 import asyncio, sys
 from tertulia.stores import SQLiteStore
-from tertulia.testing.store_contract import birth
+from tertulia.testing.store_changes import birth
 
 async def main():
     store = SQLiteStore(sys.argv[1])

@@ -14,7 +14,7 @@ from tertulia.stores import SQLiteStore
 from tertulia.stores.base import Segment, SessionRow
 from tertulia.stores.sqlite import checkpoints, connection
 from tertulia.testing.faulty_vfs import FaultyVFS, Operation
-from tertulia.testing.store_contract import append, birth, record, seqs
+from tertulia.testing.store_changes import append, birth, record, seqs
 
 numbers = itertools.count()
 

@@ -13,7 +13,7 @@ from tertulia.stores import SQLiteStore
 from tertulia.stores.base import Receipt, Segment, SessionRow, SharedWrite
 from tertulia.stores.database import connect
 from tertulia.stores.sqlite import maintenance
-from tertulia.testing.store_contract import append, birth, record, seqs
+from tertulia.testing.store_changes import append, birth, record, seqs
 
 
 async def grown(store: SQLiteStore, name: str, count: int) -> SessionRow:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from tertulia.stores import SQLiteStore
 from tertulia.stores.base import Segment
-from tertulia.testing.store_contract import append, birth, record, seqs
+from tertulia.testing.store_changes import append, birth, record, seqs
 
 HOLDER = """
 import asyncio, sys
 from tertulia.stores import SQLiteStore
-from tertulia.testing.store_contract import birth
+from tertulia.testing.store_changes import birth
 
 async def main():
     store = SQLiteStore(sys.argv[1])
@@ -35,7 +35,7 @@ asyncio.run(main())
 BUSY = """
 import asyncio, json, sys, time
 from tertulia.stores import SQLiteStore
-from tertulia.testing.store_contract import append, birth, record
+from tertulia.testing.store_changes import append, birth, record
 
 async def main():
     path, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -57,7 +57,7 @@ FORK = """
 import asyncio, os, sys
 from tertulia.errors import ForkedRuntimeError
 from tertulia.stores import SQLiteStore
-from tertulia.testing.store_contract import append, birth, record
+from tertulia.testing.store_changes import append, birth, record
 
 path = sys.argv[1]
 
