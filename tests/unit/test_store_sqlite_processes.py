@@ -167,6 +167,19 @@ async def test_a_stopped_worker_is_not_taken_for_dead(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_the_next_opener_sweeps_up_after_the_dead(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with process(HOLDER, path) as child:
+        left = tmp_path / "x.db.workers" / line(child)
+        child.kill()
+        child.wait()
+    assert left.exists()
+    store = SQLiteStore(path)
+    assert await store.find(None, "held by a child") is not None
+    assert not left.exists()
+    await store.close()
+
+
 async def test_the_next_opener_waits_for_nothing_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with process(BUSY, path, "a", 30) as child:

@@ -131,6 +131,12 @@ def workers(folder: Path) -> list[bytes]:
     return [bytes.fromhex(path.name) for path in folder.glob("[0-9a-f]" * 32)]
 
 
+def sweep(folder: Path) -> None:
+    """Remove the files of workers that died without anybody asking after them."""
+    for worker in workers(folder):
+        is_alive(folder, worker)
+
+
 def process_of(folder: Path, worker: bytes) -> int:
     """The process id that a worker wrote down, 0 when it did not get that far."""
     try:

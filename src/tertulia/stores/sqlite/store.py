@@ -163,6 +163,7 @@ class SQLiteStore(EngineStore):
     def _start_writer(self) -> None:
         batches = Batches(lambda: connection.open_writer(self._file, vfs=self._vfs), self.path)
         folder = files.lock_folder(self._file)
+        locks.sweep(folder)
         self._turn = locks.WriteTurn(folder)
         self._lock = locks.WorkerLock(folder, self._worker)
         self._writer = Writer(batches, self._turn, self._bells)
