@@ -75,7 +75,8 @@ def connect(path: str, *, read_only: bool = False, vfs: str | None = None) -> Da
     name = path
     if read_only and _is_frozen(path):
         flags |= apsw.SQLITE_OPEN_URI
-        name = f"{Path(path).absolute().as_uri()}?immutable=1"
+        plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        name = f"file:{plain}?immutable=1"
     db = database.connect(name, flags, vfs)
     db.set_busy_timeout(BUSY_MILLISECONDS)
     db.wal_autocheckpoint(0)
