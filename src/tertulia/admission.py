@@ -15,7 +15,7 @@ import msgspec
 from tertulia import events
 from tertulia.clock import DAY, to_iso
 from tertulia.codec import encode
-from tertulia.conversation import TURN_TIMEOUT, Conversation, How, Opening
+from tertulia.conversation import TURN_TIMEOUT, Conversation, How
 from tertulia.drafting import Draft
 from tertulia.errors import (
     IdempotencyConflict,
@@ -24,6 +24,7 @@ from tertulia.errors import (
     UsageError,
 )
 from tertulia.messages import Message
+from tertulia.opening import Opening
 from tertulia.stores.base import Input, Request, SessionRow
 from tertulia.turns import Asked, Turn, own_turn
 

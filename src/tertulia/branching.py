@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tertulia import events, retention
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
 from tertulia.errors import RetentionRefused, SessionBusy, SessionExists
+from tertulia.opening import Opening
 from tertulia.stores.base import Branch, LogStore, Segment, SessionRow
 from tertulia.turns import own_turn
 from tertulia.view import View, owner_of, settle

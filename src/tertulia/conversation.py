@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from tertulia import closing, events, retention
-from tertulia.codec import body_of, encode
+from tertulia import retention
+from tertulia.codec import encode
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft
 from tertulia.errors import (
     AccessDenied,
     AgentError,
-    RetentionRefused,
     SessionBusy,
     SessionEnded,
     SessionExists,
@@ -33,10 +32,12 @@ from tertulia.errors import (
 from tertulia.gate import Gate, GateDeadlock, GateFull, GateTimeout
 from tertulia.host import Host
 from tertulia.messages import Message
+from tertulia.opening import Opening, creation, merge, unborn
+from tertulia.recovery import close_abandoned
 from tertulia.scoped import StateWrite
-from tertulia.stores.base import Branch, Details, Input, Mark, Segment, SessionRow
+from tertulia.stores.base import Details, Input, Segment, SessionRow
 from tertulia.trimming import trim
-from tertulia.view import CUTS, View
+from tertulia.view import View
 
 if TYPE_CHECKING:
     from tertulia.turns import Turn
@@ -48,17 +49,6 @@ MAX_WAITERS = 1_000
 TURN_TIMEOUT = 600.0
 _POLL = 0.25
 """Seconds after which a waiter looks again even if no bell rang."""
-
-
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller said of the session when it was opened; None means: as stored."""
-
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
-    retention: dict[str, Any] | None = None
-    system: str | None = None
-    agent: str | None = None
-    messages: tuple[Message, ...] = ()
 
 
 class How(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,7 +254,7 @@ class Conversation:
         if row is None or row.holder is not None:
             row = await self._free_row(how)
         if row is None:
-            return self._creation(opening)
+            return creation(host, self.unborn(opening), opening)
         self.check_access(row, opening)
         if row.status == "ended" and not how.ended:
             raise SessionEnded(
@@ -274,8 +264,8 @@ class Conversation:
         group = await self._group(row) if row.open_calls and row.open_turn is None else None
         draft = Draft(row, now=host.clock.now(), salt=host.ids.salt, group=group)
         if row.open_turn is not None:
-            await self.close_abandoned(draft, row)
-        self._merge(draft, opening)
+            await close_abandoned(host.store, draft)
+        merge(draft, opening)
         return draft
 
     async def _free_row(self, how: How) -> SessionRow | None:
@@ -310,119 +300,11 @@ class Conversation:
 
     def unborn(self, opening: Opening) -> SessionRow:
         """The row that would be created for a caller."""
-        host = self.host
-        now, uid = host.clock.now(), host.ids.uid()
-        details = Details(
-            metadata=opening.metadata or {},
-            retention=opening.retention,
-            system=opening.system,
-            agent=opening.agent,
-        )
-        return SessionRow(
-            key=0,
-            uid=uid,
-            app=self.app,
-            id=self.id,
-            user=opening.user,
-            seq=0,
-            digest=events.genesis(uid),
-            created=now,
-            active=now,
-            details=details,
-        )
-
-    def _creation(self, opening: Opening) -> Draft:
-        row = self.unborn(opening)
-        draft = Draft(row, now=row.created, salt=self.host.ids.salt, create=True)
-        draft.branch = Branch(0, 0)
-        draft.add(events.SESSION_CREATED, msgspec.to_builtins(row.details))
-        for message in opening.messages:
-            draft.message(message)
-        return draft
-
-    def _merge(self, draft: Draft, opening: Opening) -> None:
-        """Bring metadata, retention and system prompt of a reopened session up to date."""
-        row = draft.row
-        old = row.details
-        if opening.messages:
-            raise SessionExists(
-                f"session {self.id!r} exists; messages= is for new ones", session_id=self.id
-            )
-        changes: dict[str, Any] = {}
-        metadata = {**old.metadata, **(opening.metadata or {})}
-        if metadata != old.metadata:
-            changes["metadata"] = metadata
-        if opening.system is not None and opening.system != old.system:
-            changes["system"] = opening.system
-        if changes:
-            draft.add(events.SESSION_CHANGED, changes, actor="app")
-        if opening.retention is not None and opening.retention != old.retention:
-            self._check_weaker(old, opening.retention)
-            draft.add(events.RETENTION_SET, {"retention": opening.retention}, actor="app")
-            changes["retention"] = opening.retention
-        if changes:
-            draft.after["details"] = msgspec.structs.replace(old, **changes)
-
-    def _check_weaker(self, old: Details, new: Mapping[str, Any]) -> None:
-        before, after = retention.parse(old.retention), retention.parse(new)
-        reason = retention.weakens(before, after) if before is not None else None
-        if reason is not None:
-            raise RetentionRefused(f"session {self.id!r}: {reason}", session_id=self.id)
+        return unborn(self.host, self.app, self.id, opening)
 
     async def _group(self, row: SessionRow) -> int | None:
         newest = await self.host.store.messages([Segment(row.key, row.base, row.seq)], 1)
         return newest[-1].turn if newest else None
-
-    # -- what a dead process left open
-
-    async def close_abandoned(self, draft: Draft, row: SessionRow) -> None:
-        """Close the turn that is open in `row`, as the first thing of a draft."""
-        turn = row.open_turn
-        if turn is None:
-            return
-        records = await self.host.store.records([Segment(row.key, turn - 1, row.seq)])
-        trace = closing.trace(turn, ((record.type, body_of(record)) for record in records))
-        await self.close_turn(draft, trace, events.TURN_ABANDONED, {})
-        draft.after["epoch"] = row.epoch + 1
-
-    async def close_turn(
-        self,
-        draft: Draft,
-        trace: closing.Trace,
-        kind: str,
-        body: dict[str, Any],
-        *,
-        keep: bool = False,
-    ) -> None:
-        """Close the open turn in a draft: keep what it did, or hide it as if it had not been."""
-        draft.turn, draft.group = trace.turn, None
-        kept = keep or trace.outcome() == "interrupted"
-        if kept:
-            draft.close_calls()
-        if kind == events.TURN_FAILED and kept:
-            kind = events.TURN_INTERRUPTED
-        outcome = "kept" if kept else "hidden"
-        draft.add(kind, {**body, "outcome": outcome, "messages": trace.messages})
-        draft.after["holder"] = None
-        draft.after["open_turn"] = None
-        if not kept:
-            await self._hide_turn(draft, trace.turn)
-        else:
-            draft.count(trace.messages + draft.added)
-        draft.open_calls, draft.turn = (), None
-
-    async def _hide_turn(self, draft: Draft, turn: int) -> None:
-        """Hide a turn behind a cut; a cut right before it grows, so that cuts stay few."""
-        row, store = draft.row, self.host.store
-        segment = Segment(row.key, row.branch, turn - 1)
-        found: list[Mark] = []
-        if row.marks & CUTS:
-            found = await store.marks(segment, "cut", below=turn - 1, limit=1)
-        if found and not await store.count_messages([Segment(row.key, found[0].high, turn - 1)]):
-            draft.extend_cut = (found[0].high, draft.seq)
-        else:
-            draft.marks.append(Mark("cut", turn - 1, draft.seq, draft.seq))
-            draft.after["marks"] = row.marks | CUTS
 
     # -- retention
 

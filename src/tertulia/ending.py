@@ -7,9 +7,10 @@ import msgspec
 from tertulia import events, retention
 from tertulia.branching import outside_turn, permit
 from tertulia.codec import encode
-from tertulia.conversation import Conversation, How, Opening
+from tertulia.conversation import Conversation, How
 from tertulia.drafting import Draft
 from tertulia.errors import InvalidInput, RetentionRefused, SessionNotFound
+from tertulia.opening import Opening
 from tertulia.scoped import StateWrite
 from tertulia.stores.base import Details, Receipt, SessionRow
 from tertulia.view import View

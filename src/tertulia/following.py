@@ -10,10 +10,11 @@ import msgspec
 from tertulia import history
 from tertulia.clock import from_moment
 from tertulia.codec import event_of
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.doors import Outcome
 from tertulia.errors import CursorExpired, InvalidInput
 from tertulia.events import Event, check_type
+from tertulia.opening import Opening
 from tertulia.stores.base import LogStore, Segment, SessionRow
 
 PAGE = 500

@@ -10,11 +10,12 @@ from typing import Any, Protocol, cast
 from tertulia import admission, doors, history
 from tertulia import host as hosts
 from tertulia import retention as retentions
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.drafting import Draft, messages_of
 from tertulia.errors import TurnInterrupted
 from tertulia.host import Host
 from tertulia.messages import Message, parse
+from tertulia.opening import Opening
 from tertulia.stores.base import SessionRow
 from tertulia.turns import Asked, Busy, Turn, own_turn
 from tertulia.values import identifier, json_object, json_value

@@ -8,10 +8,11 @@ from typing import Any
 from tertulia import events, pruning
 from tertulia.branching import outside_turn, permit
 from tertulia.codec import message_of
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
 from tertulia.errors import ConfigurationError
 from tertulia.messages import Message
+from tertulia.opening import Opening
 from tertulia.pruning import PruneReport, Strategy
 from tertulia.scoped import applied
 from tertulia.stores.base import Mark

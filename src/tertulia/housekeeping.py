@@ -11,13 +11,14 @@ import msgspec
 from tertulia import ending, hiding, pruning, retention
 from tertulia.clock import DAY
 from tertulia.codec import decode, encode, event_of
-from tertulia.conversation import How, Opening
+from tertulia.conversation import How
 from tertulia.drafting import Draft
 from tertulia.errors import AgentError
 from tertulia.events import SESSION_ERASED
 from tertulia.following import log
 from tertulia.handle import conversation_of
 from tertulia.host import Host
+from tertulia.opening import Opening
 from tertulia.retention import Due, Retention
 from tertulia.snapshot import take
 from tertulia.stores.base import Receipt, Segment, SessionRow

@@ -10,9 +10,10 @@ from typing import Any, Literal
 from tertulia import audit, events
 from tertulia.audit import ChainChecker, Exporter, Head, Refold, Source, Verification
 from tertulia.codec import body_of
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.errors import InvalidInput
 from tertulia.events import Record
+from tertulia.opening import Opening
 from tertulia.stores.base import LogStore, Segment, SessionRow
 from tertulia.view import View
 

@@ -15,10 +15,11 @@ import msgspec
 from tertulia import doors, housekeeping, settings
 from tertulia import host as hosts
 from tertulia.clock import Clock, Ids, SystemClock, SystemIds, to_iso
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound
 from tertulia.history import check_limit
 from tertulia.housekeeping import Erasure, Swept
+from tertulia.opening import Opening
 from tertulia.session import Session
 from tertulia.stores import open_store
 from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats

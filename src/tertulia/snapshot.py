@@ -9,11 +9,12 @@ import msgspec
 
 from tertulia.branching import permit
 from tertulia.codec import decode
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.drafting import Draft, messages_of
 from tertulia.errors import InvalidInput, StoreTooNew
 from tertulia.events import SESSION_PRUNED
 from tertulia.messages import Message
+from tertulia.opening import Opening
 from tertulia.scoped import StateWrite, stored_value
 from tertulia.scopes import check_key, check_value
 from tertulia.stores.base import Mark, SessionRow

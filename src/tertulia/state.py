@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tertulia import doors, scopes
 from tertulia.codec import decode
-from tertulia.conversation import Conversation, Opening
+from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
+from tertulia.opening import Opening
 from tertulia.scoped import (
     ABSENT,
     Pending,

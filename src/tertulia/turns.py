@@ -22,6 +22,7 @@ from tertulia.drafting import Draft
 from tertulia.errors import StaleWriter, TurnInterrupted, UsageError, VersionConflict
 from tertulia.gate import Gate
 from tertulia.messages import Message, parse
+from tertulia.recovery import close_turn
 from tertulia.stores.base import Request, SessionRow
 
 if TYPE_CHECKING:
@@ -295,7 +296,9 @@ class Turn:
             kept = keep or self.trace.outcome() == "interrupted"
             for write in self.writes if kept else ():
                 await write.draft(draft, conversation.host.store)
-            await conversation.close_turn(draft, self.trace, kind, dict(body), keep=keep)
+            await close_turn(
+                conversation.host.store, draft, self.trace, kind, dict(body), keep=keep
+            )
             if self.asked.key is not None:
                 draft.request = self._request("done" if keep else "failed")
             await conversation.trim(draft)

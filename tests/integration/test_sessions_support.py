@@ -12,7 +12,7 @@ import pytest
 
 from tertulia import MemoryStore, Message, Runtime, Session, SQLiteStore, admission
 from tertulia.clock import DAY
-from tertulia.conversation import Opening
+from tertulia.opening import Opening
 from tertulia.doors import call
 from tertulia.errors import AgentError
 from tertulia.turns import Asked, Turn

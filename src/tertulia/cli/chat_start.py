@@ -12,9 +12,9 @@ from tertulia import events, settings
 from tertulia.cli import chat_screen, places, texts
 from tertulia.cli.chat_talk import Talk, new_id
 from tertulia.codec import body_of
-from tertulia.conversation import Opening
 from tertulia.errors import AccessDenied, InvalidInput, SessionEnded
 from tertulia.handle import conversation_of
+from tertulia.opening import Opening
 from tertulia.runtime import Runtime
 from tertulia.stores.base import Segment, SessionRow
 
@@ -108,7 +108,7 @@ def _summary(row: SessionRow) -> str:
 async def _resume(runtime: Runtime, row: SessionRow) -> None:
     """Show where the conversation was, and close what a dead process left open in it."""
     session = runtime.session(row.id, app_name=row.app)
-    chat_screen.where_it_was(await session.history(limit=6))
+    chat_screen.where_it_was(await session.history(limit=8))
     if row.open_turn is None:
         return
     if row.holder is not None and runtime.store.worker_is_alive(row.holder):

@@ -21,7 +21,27 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from tertulia.events import Record
-from tertulia.history import Segment as Segment
+from tertulia.history import Segment
+
+__all__ = [
+    "Branch",
+    "Change",
+    "Details",
+    "Input",
+    "Level",
+    "LogStore",
+    "Mark",
+    "MarkKind",
+    "Receipt",
+    "Request",
+    "Segment",
+    "SessionRow",
+    "SessionStore",
+    "SharedScope",
+    "SharedValue",
+    "SharedWrite",
+    "StoreStats",
+]
 
 Level = Literal["log", "memory", "document"]
 """What a store keeps: all promises; all but durability; or one process and whole documents."""
