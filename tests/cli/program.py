@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -100,12 +101,14 @@ class Program:
 def read_until(process: subprocess.Popen[str], text: str) -> str:
     """What a process prints, up to and with some text."""
     assert process.stdout is not None
-    seen = ""
-    while text not in seen:
+    seen = io.StringIO()
+    end = ""
+    while not end.endswith(text):
         piece = process.stdout.read(1)
-        assert piece, f"{text!r} did not come: {seen}"
-        seen += piece
-    return seen
+        assert piece, f"{text!r} did not come: {seen.getvalue()}"
+        seen.write(piece)
+        end = (end + piece)[-len(text) :]
+    return seen.getvalue()
 
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -59,7 +59,7 @@ def test_unlock_takes_a_session_away_from_a_process_that_lives(program: Program)
 
 
 def test_unlock_of_a_free_session_says_so(program: Program) -> None:
-    assert "was free" in program.ok("unlock", "s0")
+    assert "no turn had to be closed" in program.ok("unlock", "s0")
 
 
 def test_show_tells_of_a_turn_that_a_dead_process_left_open(program: Program) -> None:

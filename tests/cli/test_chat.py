@@ -8,7 +8,7 @@ import shlex
 import pytest
 from tests.cli.program import Program, interrupt, read_until
 
-LONG = "remember " + "word " * 50_000
+LONG = "remember " + "word " * 20_000
 """So long that the answer, which repeats it, does not fit into a pipe that nobody reads."""
 
 

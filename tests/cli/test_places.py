@@ -90,6 +90,7 @@ def test_without_any_of_them_it_is_in_the_data_folder(empty: Program) -> None:
     assert not Path(home).exists()
     talked = empty.ok("chat", stdin="hello\n", store=None, XDG_DATA_HOME=home)
     assert talked.splitlines()[0].endswith(url)
+    assert "--store" not in talked.split("To look inside:")[1]
     listed = empty("sessions", store=None, XDG_DATA_HOME=home)
     assert listed.stderr.splitlines()[0] == f"store: {url}"
 

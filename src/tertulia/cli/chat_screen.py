@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from tertulia.cli import texts
+from tertulia.cli import places, texts
 from tertulia.messages import Message
 from tertulia.runtime import Runtime
 
@@ -108,10 +108,11 @@ def complain(text: str) -> None:
 
 
 def where_it_was(messages: Sequence[Message]) -> None:
-    """The last messages of the conversation."""
+    """The last messages of the conversation, from a question on if there is one among them."""
+    questions = [place for place, message in enumerate(messages) if message.role == "user"]
     if messages:
         click.echo("\nWhere it was:")
-    for message in messages:
+    for message in messages[questions[0] if questions else 0 :]:
         text = texts.message_text(message)
         click.echo("\n".join(f"  {line}" for line in text.splitlines()))
 
@@ -124,8 +125,9 @@ async def farewell(runtime: Runtime, session: Any, store: str) -> None:
     click.echo("\nTo look inside:")
     shadowed = await runtime.store.find(None, session.id) is not None
     app = ["--app", session.app_name] if shadowed and session.app_name else []
+    place = [] if store == places.implied_store() else ["--store", store]
     for command in ("show", "tail", "verify"):
-        words = [*program(), command, session.id, "--store", store, *app]
+        words = [*program(), command, session.id, *place, *app]
         click.echo(f"  {shlex.join(words)}")
 
 

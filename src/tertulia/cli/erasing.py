@@ -32,33 +32,38 @@ def erase(
         raise click.UsageError("--app goes with --session; a USER is erased in every app")
 
     async def work(runtime: Runtime) -> dict[str, Any]:
-        if session is not None:
-            return await _erase_session(runtime, session, app, yes)
-        return await _erase_user(runtime, user or "", yes)
+        if session is None:
+            return await _erase_user(runtime, user or "")
+        return await _erase_session(runtime, session, app)
 
-    receipt = places.run(store, work)
+    what = places.run(store, lambda runtime: _what(runtime, user, session, app))
+    places.confirm(f"erase {what}", yes)
+    receipt = places.run(store, work, quiet=True)
     if as_json:
         texts.print_json(receipt)
     else:
         texts.print_facts(receipt.items())
 
 
-async def _erase_session(
-    runtime: Runtime, session: str, app: str | None, yes: bool
-) -> dict[str, Any]:
+async def _what(runtime: Runtime, user: str | None, session: str | None, app: str | None) -> str:
+    """What would be erased, to ask for it."""
+    if session is None:
+        rows = await runtime.sessions(user_id=user, limit=None)
+        return f"{texts.count(len(rows), 'session')} and all state of user {user!r}"
     found = await places.existing(runtime, session, app)
-    app_text = "the default app" if found.app_name is None else f"the app {found.app_name!r}"
-    places.confirm(f"erase session {session!r} of {app_text}", yes)
+    place = "the default app" if found.app_name is None else f"the app {found.app_name!r}"
+    return f"session {session!r} of {place}"
+
+
+async def _erase_session(runtime: Runtime, session: str, app: str | None) -> dict[str, Any]:
+    found = await places.existing(runtime, session, app)
     receipt = await found.delete()
     return {"session": session, "app": found.app_name, "erased": texts.moment(receipt.time)}
 
 
-async def _erase_user(runtime: Runtime, user: str, yes: bool) -> dict[str, Any]:
-    rows = await runtime.sessions(user_id=user, limit=None)
-    places.confirm(f"erase {texts.count(len(rows), 'session')} and all state of user {user!r}", yes)
+async def _erase_user(runtime: Runtime, user: str) -> dict[str, Any]:
     erasure = await runtime.erase_user(user)
-    data = texts.fields(erasure)
-    return {"user": user, **data, "time": texts.moment(erasure.time)}
+    return {"user": user, **texts.fields(erasure), "time": texts.moment(erasure.time)}
 
 
 @click.command()

@@ -67,7 +67,7 @@ class Door(click.Group):
         except BrokenPipeError:
             _leave_pipe()
             ctx.exit(0)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
         except AgentError as error:

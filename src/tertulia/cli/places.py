@@ -29,6 +29,11 @@ def default_store() -> str:
     return f"sqlite:///{quote(str(data_folder() / 'tertulia' / 'tertulia.db'))}"
 
 
+def implied_store() -> str:
+    """The store of a command that names none."""
+    return os.environ.get("TERTULIA_STORE") or default_store()
+
+
 def data_folder() -> Path:
     """Where this system keeps what programs remember for a user."""
     if sys.platform == "win32":
@@ -41,7 +46,7 @@ def data_folder() -> Path:
 
 def _chosen(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
     of_group = ctx.find_root().params.get("store")
-    return value or of_group or os.environ.get("TERTULIA_STORE") or default_store()
+    return value or of_group or implied_store()
 
 
 store_option = click.option(
@@ -153,7 +158,10 @@ async def every_row(runtime: Runtime, app: str | None = None) -> AsyncIterator[S
 
 
 def confirm(deed: str, yes: bool) -> None:
-    """Let the user agree. Raises UsageError where nobody can be asked, or says no."""
+    """Let the user agree. Raises UsageError where nobody can be asked, or says no.
+
+    Not for coroutines: under a running loop Ctrl-C would wait for the answer.
+    """
     if yes:
         return
     if not sys.stdin.isatty():

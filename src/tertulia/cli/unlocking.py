@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tertulia import events
 from tertulia.cli import places
 from tertulia.runtime import Runtime
 
@@ -22,11 +23,14 @@ def unlock(session: str, app: str | None, store: str) -> None:
     async def work(runtime: Runtime) -> tuple[int | None, bool]:
         row = await places.row_of(runtime, session, app)
         alive = row.holder is not None and runtime.store.worker_is_alive(row.holder)
-        return await runtime.session(session, app_name=row.app).unlock(), alive
+        found = runtime.session(session, app_name=row.app)
+        await found.unlock()
+        closed = await found.events(since=row.seq + 1, types=events.TURN_ABANDONED)
+        return (closed[0].turn if closed else None), alive
 
     turn, alive = places.run(store, work)
     if turn is None:
-        click.echo(f"{session} was free: no turn is open")
+        click.echo(f"{session} is free: no turn had to be closed")
     else:
         holder = "a living process" if alive else "a process that died"
         click.echo(f"{session} is free: turn {turn} of {holder} was closed as abandoned")
