@@ -40,7 +40,7 @@ class Point:
 
 class Item(pydantic.BaseModel):
     name: str
-    count: int = pydantic.Field(1, ge=1)
+    count: int = pydantic.Field(default=1, ge=1)
 
 
 class Basket(pydantic.BaseModel):
@@ -84,7 +84,7 @@ def test_a_tool_is_described_by_its_hints_and_docstring() -> None:
 
 def test_every_kind_of_type_has_a_schema() -> None:
     @tool(name="all-kinds", description="All.", timeout=1, read_only=True)
-    def kinds(
+    def kinds(  # noqa: PLR0917
         color: Color,
         box: Box,
         point: Point,
@@ -128,15 +128,15 @@ def print_nothing() -> None:
 
 def test_tools_are_given_as_functions_tools_and_nested_lists() -> None:
     made = tool(print_nothing)
-    assert list(tools_of([[made, [made]], test_none])) == ["print_nothing", "test_none"]
+    assert list(tools_of([[made, [made]], and_another])) == ["print_nothing", "and_another"]
     with pytest.raises(InvalidInput, match="two tools"):
         tools_of([made, tool(print_nothing)])
     with pytest.raises(InvalidInput, match="is no tool"):
         tools_of([3])
 
 
-def test_none() -> None:
-    """There is nothing to test here."""
+def and_another() -> None:
+    """Do nothing again."""
 
 
 async def test_arguments_are_converted_to_what_the_function_wants(runtime: Runtime) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from tertulia import Agent, Runtime, Session, ToolCall, tool
+from tertulia.agents import Response
 from tertulia.agents.protocol import ModelEvent, ModelRequest, TextDelta, UsageReport
 from tertulia.errors import (
     ConfigurationError,
+    IdempotencyConflict,
     InvalidInput,
     ModelError,
     SessionBusy,
@@ -18,6 +21,7 @@ from tertulia.errors import (
     UsageError,
 )
 from tertulia.messages import Message
+from tertulia.stores.base import Change, SessionRow
 from tertulia.testing.models import ScriptedModel
 
 
@@ -105,18 +109,20 @@ async def test_a_call_is_in_the_log_before_it_runs_and_after(runtime: Runtime) -
     ]
 
 
-async def test_a_turn_is_two_commits_and_a_tool_round_two_more(runtime: Runtime) -> None:
+async def test_a_turn_is_two_commits_and_a_tool_round_two_more(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ScriptedModel("One.", "Two.", [LOOK, ToolCall("c9", "look", {"place": "x"})], "Three.")
     session = Agent(model=model, tools=[look], runtime=runtime).session()
     await session.run_async("first")
     commits: list[int] = []
     plain = runtime.store.commit
 
-    async def counted(change: object) -> object:
+    async def counted(change: Change) -> SessionRow:
         commits.append(1)
-        return await plain(change)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        return await plain(change)
 
-    runtime.store.commit = counted  # type: ignore[method-assign] # pyright: ignore
+    monkeypatch.setattr(runtime.store, "commit", counted)
     await session.run_async("second")
     assert len(commits) == 2
     await session.run_async("third")
@@ -336,3 +342,28 @@ async def test_unknown_options_are_refused_before_anything_happens(runtime: Runt
 async def test_a_session_without_an_agent_says_so(runtime: Runtime) -> None:
     with pytest.raises(UsageError, match="has no agent"):
         runtime.session().run("Hi")
+
+
+async def test_a_repeated_request_runs_once(runtime: Runtime) -> None:
+    model = ScriptedModel("One.", "Two.", ModelError("it broke"), "Three.")
+    session = Agent(model=model, runtime=runtime).session()
+    twice = [session.run_async("Hi", idempotency_key="k") for _ in range(2)]
+    first, second = cast("list[Response]", await asyncio.gather(*twice))
+    third = await session.run_async("Hi", idempotency_key="k")
+    assert first.text == second.text == third.text == "One."
+    assert third.turn == first.turn
+    events = [event async for event in session.stream_async("Hi", idempotency_key="k")]
+    assert "".join(event.text for event in events) == "One."
+    assert len(model.requests) == 1
+    with pytest.raises(IdempotencyConflict):
+        await session.run_async("Other", idempotency_key="k")
+    assert (await session.fork().run_async("Hi", idempotency_key="k")).text == "Two."
+
+
+async def test_a_request_that_failed_may_be_repeated(runtime: Runtime) -> None:
+    model = ScriptedModel(ModelError("it broke"), "Well.")
+    session = Agent(model=model, runtime=runtime).session()
+    with pytest.raises(ModelError):
+        await session.run_async("Hi", idempotency_key="k")
+    assert (await session.run_async("Hi", idempotency_key="k")).text == "Well."
+    assert (await session.run_async("Hi", idempotency_key="k")).text == "Well."

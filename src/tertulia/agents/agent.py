@@ -18,7 +18,7 @@ from tertulia.messages import Message, parse
 from tertulia.session import MessageLike, Session
 from tertulia.stores import MemoryStore
 from tertulia.turns import Asked
-from tertulia.values import json_value
+from tertulia.values import identifier, json_value
 
 Request = str | MessageLike
 _OPTIONS = ("temperature", "max_tokens", "metadata", "busy", "timeout", "idempotency_key")
@@ -112,12 +112,12 @@ class Agent:
         if unknown:
             raise InvalidInput(f"unknown options {unknown}; there are {', '.join(_OPTIONS)}")
         session = given or Session(runtime=_unkept(), agent=self)
-        metadata = options.get("metadata")
+        metadata, key = options.get("metadata"), options.get("idempotency_key")
         asked = Asked(
             messages=(_message(request),),
             busy=options.get("busy") or session._busy,  # pyright: ignore[reportPrivateUsage]
             timeout=options.get("timeout") or session._timeout,  # pyright: ignore[reportPrivateUsage]
-            key=options.get("idempotency_key"),
+            key=None if key is None else identifier(key, "the idempotency key"),
             agent=self.name,
             metadata=None if metadata is None else json_value(metadata, "metadata"),
         )

@@ -38,6 +38,7 @@ class Exchange:
         self._reason: str | None = None
         self._cancel: Callable[[], Any] | None = None
         self._consumer: tuple[int, Any] | None = None
+        self._at_end: Callable[[], Any] | None = None
 
     # -- the driver's side
 
@@ -101,12 +102,16 @@ class Exchange:
             self._cut = False
         self.offer(StreamEvent(type="error", error=error))
         self.outcome.set_error(error)
-        self._ring()
+        self._ended()
 
     def finish(self, response: Response) -> None:
         """The end, with the answer."""
         self.outcome.set_result(response)
-        self._ring()
+        self._ended()
+
+    def at_end(self, work: Callable[[], Any]) -> None:
+        """Do something once the outcome is given."""
+        self._at_end = work
 
     # -- the consumer's side
 
@@ -158,7 +163,9 @@ class Exchange:
         self.stop("the stream was broken off")
         return True
 
-    def _ring(self) -> None:
+    def _ended(self) -> None:
+        if self._at_end is not None:
+            self._at_end()
         with self._lock:
             bell, self._filled = self._filled, None
         if bell is not None:

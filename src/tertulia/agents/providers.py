@@ -161,10 +161,19 @@ def _text(event: ModelResponseStreamEvent) -> str:
     return ""
 
 
+def _cut_off(response: ModelResponse, name: str) -> bool:
+    """Whether an answer has no end. For OpenAI the library makes up a reason where none came."""
+    if response.state != "complete" or response.finish_reason == "error":
+        return True
+    told = "finish_reason" in (response.provider_details or {})
+    usual = response.finish_reason in ("stop", "tool_call")
+    return usual and not told and name.partition(":")[0] in ("openai", "openai-chat")
+
+
 def _closing_events(response: ModelResponse, name: str) -> list[ModelEvent]:
     """Tool calls, usage and the reason of the end, once the answer is whole."""
     reason = response.finish_reason
-    if reason is None or reason == "error" or response.state != "complete":
+    if reason is None or _cut_off(response, name):
         raise ModelError(f"{name}: the answer was cut off before its end")
     calls: list[ModelEvent] = []
     for part in response.parts:

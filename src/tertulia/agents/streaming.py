@@ -12,8 +12,10 @@ from tertulia import doors
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan, begin, drive
 from tertulia.agents.portal import hold, portal
+from tertulia.agents.repeats import repeated
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.errors import TurnInterrupted, UsageError
+from tertulia.turns import Turn
 
 _BROKEN_OFF = "the stream was broken off"
 _CANCELLED = "cancelled"
@@ -189,13 +191,8 @@ def _start(plan: Plan, exchange: Exchange) -> None:
     """Start the turn as a task of the running loop."""
 
     async def work() -> None:
-        try:
-            turn = await begin(plan)
-        except asyncio.CancelledError:
-            exchange.fail(_not_begun(plan, exchange))
-        except BaseException as error:
-            exchange.fail(error)
-        else:
+        turn = await _begun(plan, exchange)
+        if turn is not None:
             await drive(turn, plan, exchange)
 
     task = hold(work)
@@ -205,8 +202,21 @@ def _start(plan: Plan, exchange: Exchange) -> None:
 
 def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
     """Begin the turn on this thread, and drive it on the portal's."""
-    turn = doors.call(begin(plan))
-    portal().start(lambda: drive(turn, plan, exchange))
+    turn = doors.call(_begun(plan, exchange))
+    if turn is not None:
+        portal().start(lambda: drive(turn, plan, exchange))
+
+
+async def _begun(plan: Plan, exchange: Exchange) -> Turn | None:
+    """The turn; None where there is nothing to drive: the exchange has the outcome then."""
+    try:
+        return None if await repeated(plan, exchange) else await begin(plan)
+    except asyncio.CancelledError:
+        reason = exchange.reason or _CANCELLED
+        exchange.fail(TurnInterrupted(reason, session_id=plan.session.id))
+    except BaseException as error:
+        exchange.fail(error)
+    return None
 
 
 def _call(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
@@ -214,10 +224,6 @@ def _call(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
         loop.call_soon_threadsafe(task.cancel)
     except RuntimeError:
         return  # the loop was closed, and its tasks with it
-
-
-def _not_begun(plan: Plan, exchange: Exchange) -> TurnInterrupted:
-    return TurnInterrupted(exchange.reason or _CANCELLED, session_id=plan.session.id)
 
 
 _warned: set[str] = set()

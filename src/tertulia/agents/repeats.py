@@ -1,0 +1,55 @@
+"""A request that is repeated with the same idempotency key runs once."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tertulia import admission
+from tertulia.agents.exchange import Exchange
+from tertulia.agents.loop import Plan
+from tertulia.agents.response import Response, StreamEvent
+from tertulia.errors import IdempotencyConflict
+
+
+async def repeated(plan: Plan, exchange: Exchange) -> bool:
+    """Whether the request ran before, or runs now: then the exchange gets what became of that.
+
+    Otherwise later ones with its key attach to this one. A request that failed runs again.
+    Raises IdempotencyConflict when the key was used for another request.
+    """
+    key = plan.asked.key
+    if key is None:
+        return False
+    session, digest = plan.session, plan.asked.digest()
+    conversation = session._conversation  # pyright: ignore[reportPrivateUsage]
+    row = conversation.known or await conversation.row()
+    if row is not None:
+        conversation.check_access(row, session._opening)  # pyright: ignore[reportPrivateUsage]
+    running = conversation.requests.get(key)
+    if running is not None:
+        if running[0] != digest:
+            raise IdempotencyConflict(
+                f"idempotency key {key!r} is in use in session {session.id!r} for another request",
+                session_id=session.id,
+            )
+        _give(exchange, await running[1])
+        return True
+    conversation.requests[key] = (digest, exchange.outcome)
+    exchange.at_end(lambda: conversation.requests.pop(key, None))
+    if row is None:
+        return False
+    found = await admission.earlier(conversation, row, key, digest)
+    if found is None or found.status != "done":
+        return False
+    _give(exchange, msgspec.json.decode(found.result or b"{}", type=Response))
+    return True
+
+
+def _give(exchange: Exchange, response: Response) -> None:
+    """The answer of an earlier turn, as if it was given now."""
+    exchange.offer(StreamEvent(type="turn_started", turn=response.turn))
+    exchange.offer(StreamEvent(type="text_delta", text=response.text))
+    for message in response.messages[-1:]:
+        exchange.offer(StreamEvent(type="message", message=message))
+    exchange.offer(StreamEvent(type="turn_completed", response=response, turn=response.turn))
+    exchange.finish(response)
