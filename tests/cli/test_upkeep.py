@@ -46,7 +46,7 @@ def test_restore_makes_a_store_where_there_was_none(program: Program) -> None:
 def test_restore_refuses_what_is_no_backup_and_a_store_in_use(program: Program) -> None:
     (program.folder / "text").write_text("no store")
     assert "text" in program.refused("restore", "text", "--yes")
-    assert "there is no store at" in program.refused("restore", "nothing.db", "--yes")
+    assert "there is no backup at" in program.refused("restore", "nothing.db", "--yes")
     program.ok("backup", "copy.db")
     holder = (sys.executable, "-c", HOLD)
     with program.started(program.url, command=holder, store=None) as process:

@@ -51,6 +51,8 @@ def restore(file: Path, yes: bool, store: str) -> None:
     What was deleted or erased after the backup is deleted and erased in what is restored.
     """
     target = _file_of(store)
+    if not file.exists():
+        raise UsageError(f"there is no backup at {file}; name the file that `backup` wrote")
     places.check_file(file)
     if target.exists():
         places.confirm(f"replace {target} by {file}", yes)
