@@ -238,7 +238,7 @@ class _Loop:
             made[:] = [self._response(message)]
             turn.result = made[0]
 
-        await asyncio.shield(turn.complete(first=first))
+        await turn.complete(first=first)
         response = made[0]
         exchange.offer(StreamEvent(type="message", message=response.messages[-1]))
         exchange.offer(StreamEvent(type="usage", usage=response.usage))
