@@ -1,0 +1,99 @@
+"""Processes of their own that a test starts, steps by lines, stops and kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+PROGRAMS = Path(__file__).parent / "programs"
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Child:
+    """A program of the folder `programs` in a process of its own."""
+
+    def __init__(self, program: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hear(self) -> str:
+        """The next line that it says. Raises EOFError where it ended instead."""
+        line = self._pipe(self._process.stdout).readline()
+        if not line.endswith("\n"):
+            raise EOFError(f"the child ended, saying {line!r}")
+        return line.rstrip("\n")
+
+    def tell(self, line: str = "go on") -> None:
+        """Say a line to it."""
+        pipe = self._pipe(self._process.stdin)
+        pipe.write(f"{line}\n")
+        pipe.flush()
+
+    def stop(self) -> None:
+        """SIGSTOP; it stands still when this returns."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> list[str]:
+        """``kill -9``; what it said before, whole lines only, and nobody had read."""
+        self._process.kill()
+        self._process.wait()
+        rest = self._pipe(self._process.stdout).read()
+        return rest.split("\n")[:-1]
+
+    def end(self) -> list[str]:
+        """Wait until it ends by itself; what it still said. Raises where it failed."""
+        said, _ = self._process.communicate(timeout=50)
+        if self._process.returncode:
+            raise AssertionError(f"the child ended with status {self._process.returncode}")
+        return said.splitlines()
+
+    def clean_up(self) -> None:
+        """Leave no process and no pipe behind."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+    def _pipe(self, pipe: IO[str] | None) -> IO[str]:
+        if pipe is None:
+            raise AssertionError("a child has pipes")
+        return pipe
+
+
+@contextmanager
+def children(program: str, *arguments: object, count: int = 1) -> Generator[list[Child]]:
+    """So many processes of a program, which end with the block."""
+    started = [Child(program, *arguments) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        for child in started:
+            child.clean_up()
+
+
+@contextmanager
+def child_of(program: str, *arguments: object) -> Generator[Child]:
+    """One process of a program, which ends with the block."""
+    with children(program, *arguments) as (child,):
+        yield child
