@@ -15,7 +15,7 @@ import msgspec
 from tertulia import events
 from tertulia.clock import DAY, to_iso
 from tertulia.codec import encode
-from tertulia.conversation import TURN_TIMEOUT, Conversation, How
+from tertulia.conversation import MAX_RACES, TURN_TIMEOUT, Conversation, How
 from tertulia.drafting import Draft
 from tertulia.errors import (
     IdempotencyConflict,
@@ -137,12 +137,12 @@ async def _start(
     conversation: Conversation, opening: Opening, asked: Asked, waited: Input | None
 ) -> tuple[SessionRow, int]:
     store = conversation.host.store
-    while True:
+    for _ in range(MAX_RACES):
         draft = await conversation.draft(opening, _how(asked))
         await conversation.draft_writes(draft)
         draft.close_calls()
         for entry in await left_behind(conversation, draft.row):
-            take(conversation, draft, entry)
+            take(draft, entry)
             for message in messages_in(entry):
                 draft.message(message)
         draft.turn, before = draft.seq + 1, draft.added
@@ -152,8 +152,11 @@ async def _start(
         draft.after["open_turn"] = draft.turn
         if not await conversation.made(draft) or conversation.known is None:
             continue
+        if waited is not None:
+            conversation.waiting.discard(waited.id)
         row, conversation.known = conversation.known, None
         return row, draft.added - before
+    raise conversation.outrun()
 
 
 def _fill(conversation: Conversation, draft: Draft, asked: Asked, waited: Input | None) -> None:
@@ -161,7 +164,7 @@ def _fill(conversation: Conversation, draft: Draft, asked: Asked, waited: Input 
     body: dict[str, Any] = {"agent": asked.agent, "metadata": asked.metadata}
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
     if waited is not None:
-        take(conversation, draft, waited)
+        take(draft, waited)
     for message in asked.messages:
         draft.message(message)
 
@@ -171,11 +174,10 @@ def _how(asked: Asked) -> How:
     return How(timeout=asked.timeout or TURN_TIMEOUT, seize_after=seize_after)
 
 
-def take(conversation: Conversation, draft: Draft, entry: Input) -> None:
+def take(draft: Draft, entry: Input) -> None:
     """Move an inbox row into the log."""
     draft.take.append(entry.id)
     draft.add(events.INPUT_RECEIVED, {"input": entry.id, "time": to_iso(entry.time)})
-    conversation.waiting.discard(entry.id)
 
 
 def messages_in(entry: Input) -> list[Message]:

@@ -46,6 +46,8 @@ T = TypeVar("T")
 Build = Callable[[Draft], Awaitable[T]]
 
 MAX_WAITERS = 1_000
+MAX_RACES = 1_000
+"""How often a change is drafted anew because somebody else was faster."""
 TURN_TIMEOUT = 600.0
 _POLL = 0.25
 """Seconds after which a waiter looks again even if no bell rang."""
@@ -151,7 +153,7 @@ class Conversation:
 
     async def commit(self, opening: Opening, build: Build[T], how: How = USUAL) -> T:
         """Draft and commit until nobody was faster; the gate is ours."""
-        while True:
+        for _ in range(MAX_RACES):
             writes = tuple(self.pending)
             try:
                 draft = await self.draft(opening, how)
@@ -166,6 +168,14 @@ class Conversation:
             await self.trim(draft)
             if not draft.records or await self.made(draft):
                 return result
+        raise self.outrun()
+
+    def outrun(self) -> SessionBusy:
+        """What is told to whom others were always faster."""
+        return SessionBusy(
+            f"others were faster {MAX_RACES} times in writing to session {self.id!r}",
+            session_id=self.id,
+        )
 
     async def made(self, draft: Draft) -> bool:
         """Commit a draft; False when somebody was faster. What went wrong is raised."""
@@ -221,10 +231,7 @@ class Conversation:
         if not self.pending:
             return
 
-        async def build(draft: Draft) -> None:
-            return None
-
-        await self.append(self.opening, build)
+        await self.append(self.opening, nothing)
 
     def settle_writes(self, writes: Iterable[StateWrite]) -> None:
         """These state writes are durable: take them out of the queue and tell who waits."""
@@ -357,3 +364,7 @@ class Conversation:
             and found.id not in self.waiting
         ]
         await store.drop_inputs(mine)
+
+
+async def nothing(draft: Draft) -> None:
+    """Draft nothing but what is queued."""

@@ -7,7 +7,7 @@ import msgspec
 from tertulia import events, retention
 from tertulia.branching import outside_turn, permit
 from tertulia.codec import encode
-from tertulia.conversation import Conversation, How
+from tertulia.conversation import Conversation, How, nothing
 from tertulia.drafting import Draft
 from tertulia.errors import InvalidInput, RetentionRefused, SessionNotFound
 from tertulia.opening import Opening
@@ -64,11 +64,8 @@ async def unlock(conversation: Conversation, opening: Opening) -> int | None:
         await conversation.turn.abandon()
         return row.open_turn
     conversation.known = None
-
-    async def build(draft: Draft) -> int | None:
-        return draft.row.open_turn
-
-    return await conversation.append(opening, build, How(seize_after=0, ended=True))
+    await conversation.append(opening, nothing, How(seize_after=0, ended=True))
+    return row.open_turn
 
 
 async def hold(conversation: Conversation, opening: Opening, reason: str | None) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Protocol, cast
 from tertulia import admission, doors, history
 from tertulia import host as hosts
 from tertulia import retention as retentions
-from tertulia.conversation import Conversation
-from tertulia.drafting import Draft, messages_of
+from tertulia.conversation import Conversation, nothing
+from tertulia.drafting import messages_of
 from tertulia.errors import TurnInterrupted
 from tertulia.host import Host
 from tertulia.messages import Message, parse
@@ -214,7 +214,3 @@ def conversation_of(host: Host, app: str | None, session_id: str) -> Conversatio
     if found is None:
         found = host.registry.setdefault(key, Conversation(host, app, session_id))
     return cast("Conversation", found)
-
-
-async def nothing(draft: Draft) -> None:
-    """Draft nothing but what is queued."""

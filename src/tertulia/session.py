@@ -25,10 +25,11 @@ from tertulia import (
 )
 from tertulia.audit import Verification
 from tertulia.codec import encode
+from tertulia.conversation import nothing
 from tertulia.drafting import Draft, messages_of
 from tertulia.errors import UsageError
 from tertulia.events import Event
-from tertulia.handle import Driver, Handle, MessageLike, nothing
+from tertulia.handle import Driver, Handle, MessageLike
 from tertulia.hiding import Judge, Summarize
 from tertulia.host import Host
 from tertulia.messages import Message
@@ -96,7 +97,7 @@ class Session(Handle):
 
         async def build(draft: Draft) -> list[Message]:
             if waited is not None:
-                admission.take(conversation, draft, waited)
+                admission.take(draft, waited)
             found = await admission.earlier(conversation, draft.row, key, digest)
             if found is not None:
                 return msgspec.json.decode(found.result or b"[]", type=list[Message])
@@ -110,6 +111,8 @@ class Session(Handle):
         except BaseException:
             await admission.withdraw(conversation, waited)
             raise
+        if waited is not None:
+            conversation.waiting.discard(waited.id)
         self._opened()
         return sent
 

@@ -13,6 +13,8 @@ PATIENCE = 30.0
 RETRY_AFTER = 0.000_2
 HOLD_SECONDS = 0.005
 """How long one process may go on writing while another one wants to."""
+CLOCK_TICK_NS = 50_000_000
+"""Two changes of a folder within a tick of the file system's clock may carry the same time."""
 
 
 def open_lock(path: Path) -> int:
@@ -27,32 +29,53 @@ def _try(file: int, kind: int) -> bool:
     return True
 
 
+class Company:
+    """Whether other workers have this file open, told by the folder's time of change."""
+
+    def __init__(self, folder: Path, worker: bytes) -> None:
+        self._folder = folder
+        self._own = worker.hex()
+        self._changed = 0
+        self._others = True
+
+    def present(self) -> bool:
+        """False when nobody else is there; a file that is new may still be missed for a moment."""
+        changed = self._folder.stat().st_mtime_ns
+        if changed != self._changed:
+            names = {path.name for path in self._folder.glob("[0-9a-f]" * 32)}
+            self._others = bool(names - {self._own})
+            settled = time.time_ns() - changed > CLOCK_TICK_NS
+            self._changed = changed if settled else 0
+        return self._others
+
+
 class WriteTurn:
     """Whose turn it is to write: a turnstile, so that of two busy processes none starves.
 
     Whoever wants to write first takes `next`, then waits for `writing`, and then gives `next`
-    back. It keeps `writing` over several batches, but not longer than HOLD_SECONDS.
+    back. It keeps `writing` while more waits to be written, but not longer than HOLD_SECONDS, and
+    never while it waits itself: a process that is stopped then keeps nobody else from writing. Who
+    is alone takes no lock; SQLite's own keeps apart those that do not know of each other yet.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, worker: bytes) -> None:
         self._next = open_lock(folder / "next")
         self._writing = open_lock(folder / "writing")
+        self._company = Company(folder, worker)
         self._since = 0.0
-
-    @property
-    def held(self) -> bool:
-        return self._since > 0.0
 
     def take(self) -> None:
         """Raises StoreUnavailable when another process does not let go of its turn."""
-        now = time.monotonic()
         if self._since:
-            if now - self._since < HOLD_SECONDS:
+            if time.monotonic() - self._since < HOLD_SECONDS:
                 return
             self.release()
-        self._wait(self._next, now + PATIENCE)
+        if not self._company.present():
+            return
+        until = time.monotonic() + PATIENCE
+        self._wait(self._next, until)
         try:
-            self._wait(self._writing, now + PATIENCE)
+            self._wait(self._writing, until)
         finally:
             fcntl.flock(self._next, fcntl.LOCK_UN)
         self._since = time.monotonic()

@@ -26,8 +26,6 @@ QUEUE_LIMIT = 32_768
 """Changes that may wait; one more is refused, because the disk does not keep up."""
 BATCH_JOBS = 500
 BATCH_BYTES = 4 << 20
-LINGER_SECONDS = 0.001
-"""How long an idle writer keeps its turn."""
 POLL_SECONDS = 0.02
 """How often it looks for the commits of other processes while somebody watches."""
 TIDY_SECONDS = 1.0
@@ -125,6 +123,8 @@ class Writer:
             return self._ahead.popleft()
         if self._bells and monotonic() - self._polled > POLL_SECONDS:
             self._poll()
+        if self._queue.empty():
+            self._turn.release()
         try:
             return self._queue.get(timeout=self._patience())
         except Empty:
@@ -132,16 +132,12 @@ class Writer:
             return None
 
     def _patience(self) -> float | None:
-        if self._turn.held:
-            return LINGER_SECONDS
         if self._bells:
             return POLL_SECONDS
         return TIDY_SECONDS if self._checkpoints.wanted else None
 
     def _idle(self) -> None:
-        if self._turn.held:
-            self._turn.release()
-        elif not self._bells and self._checkpoints.wanted:
+        if not self._bells and self._checkpoints.wanted:
             self._tidy()
 
     def _process(self, first: Job) -> None:
@@ -158,8 +154,8 @@ class Writer:
             fail(jobs, error)
         except apsw.Error as error:
             fail(jobs, translate(error, "the store"))
-        self.statistics.count(jobs, monotonic() - started)
         settle(jobs)
+        self.statistics.count(jobs, monotonic() - started)
         self._bells.ring([job.touched for job in jobs])
         self._checkpoints.after_batch()
 
