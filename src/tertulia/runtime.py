@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -16,14 +16,15 @@ from tertulia import doors, housekeeping, settings
 from tertulia import host as hosts
 from tertulia.clock import Clock, Ids, SystemClock, SystemIds, to_iso
 from tertulia.conversation import Conversation
-from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound
+from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound, UsageError
 from tertulia.history import check_limit
 from tertulia.housekeeping import Erasure, Swept
 from tertulia.opening import Opening
 from tertulia.session import Session
-from tertulia.stores import open_store
+from tertulia.stores import SQLiteStore, open_store
 from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats
 from tertulia.stores.documents import DocumentStore
+from tertulia.stores.sqlite import maintenance
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +172,32 @@ class Runtime:
     def stats(self) -> StoreStats:
         """A snapshot of what the store has done."""
         return self.store.stats()
+
+    def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the store, which may be in use, to a new file; writers do not wait.
+
+        `progress` is told the pages copied and how many there are. Blocks this thread. Raises
+        UsageError for a store that is no file, and InvalidInput when the file exists.
+        """
+        maintenance.backup(self._file(), path, progress)
+
+    @staticmethod
+    def restore(source: str, target: str) -> maintenance.Restored:
+        """Put a backup in the place of a store that nobody uses, and erase again what was erased.
+
+        Raises StoreUnavailable while a process has it open, NotAStore and StoreTooNew.
+        """
+        return maintenance.restore(source, target, SystemClock().now())
+
+    def doctor(self) -> maintenance.Checkup:
+        """Examine the store: damage, file system, sizes, the processes that have it open."""
+        return maintenance.check(self._file())
+
+    def _file(self) -> str:
+        store = self.store
+        if not isinstance(store, SQLiteStore):
+            raise UsageError(f"{store.url} is no file; this is for sqlite stores")
+        return store.path
 
     # -- life
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tertulia import Runtime
 from tertulia.errors import InvalidInput, NotAStore, StoreUnavailable
 from tertulia.stores import SQLiteStore
 from tertulia.stores.base import Receipt, Segment, SessionRow, SharedWrite
@@ -74,7 +75,7 @@ async def test_what_was_erased_after_a_backup_stays_erased(tmp_path: Path) -> No
     expected = await store.records([Segment(erased.key, 0, 4)])
     await store.close()
 
-    replayed = maintenance.restore(copy, path, time=3)
+    replayed = maintenance.restore(copy, path, time=3).replayed
 
     assert [each.type for each in replayed] == ["session.deleted", "session.erased"]
     store = SQLiteStore(path)
@@ -136,3 +137,28 @@ async def test_the_doctor_names_workers_and_damage(tmp_path: Path) -> None:
     data[place : place + 4096] = bytes(4096)
     path.write_bytes(data)
     assert maintenance.check(path).faults
+
+
+async def test_a_damaged_store_is_replaced_and_kept_beside_the_restored_one(tmp_path: Path) -> None:
+    path, copy = str(tmp_path / "x.db"), str(tmp_path / "copy.db")
+    async with Runtime(store=f"sqlite:///{path}") as runtime:
+        await runtime.session("s").send_message({"role": "user", "content": "kept"})
+        runtime.backup(copy)
+    Path(path).write_bytes(Path(path).read_bytes()[:8_192] + b"\xff" * 40_000)
+
+    restored = Runtime.restore(copy, path)
+
+    assert restored.kept is not None
+    assert Path(restored.kept).exists()
+    assert not list(tmp_path.glob("*.restoring*"))
+    async with Runtime(store=f"sqlite:///{path}") as runtime:
+        assert [message.text for message in await runtime.session("s").history()] == ["kept"]
+        assert not runtime.doctor().faults
+
+
+async def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = tmp_path / "no.db"
+    source.write_bytes(b"this is no store" * 100)
+    with pytest.raises(NotAStore):
+        maintenance.backup(source, str(tmp_path / "copy.db"))
+    assert [path.name for path in tmp_path.glob("copy*")] == []

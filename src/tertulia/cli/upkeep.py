@@ -58,11 +58,18 @@ def restore(file: Path, yes: bool, store: str) -> None:
         places.confirm(f"replace {target} by {file}", yes)
     bar = Bar("restore")
     try:
-        replayed = maintenance.restore(str(file), str(target), SystemClock().now(), bar.reach)
+        restored = maintenance.restore(str(file), str(target), SystemClock().now(), bar.reach)
     finally:
         bar.close()
-    again = f", and repeated {texts.count(len(replayed), 'erasure')}" if replayed else ""
+    count = len(restored.replayed)
+    again = f", and repeated {texts.count(count, 'erasure')}" if count else ""
     click.echo(f"restored {target}{again}", err=True)
+    if restored.kept is not None:
+        click.echo(
+            f"the store before it was too damaged to say what was erased since the backup; it is "
+            f"kept as {restored.kept}, and those erasures must be done again",
+            err=True,
+        )
 
 
 @click.command()

@@ -52,6 +52,15 @@ class Checkup(msgspec.Struct, frozen=True, kw_only=True):
     """What is damaged; empty when the file is sound."""
 
 
+class Restored(msgspec.Struct, frozen=True):
+    """What came of a restore."""
+
+    replayed: list[Receipt]
+    """What was deleted or erased again."""
+    kept: str | None
+    """Where the store lies that was replaced, when it was too damaged to say what was erased."""
+
+
 def backup(source: str | os.PathLike[str], target: str, progress: Progress | None = None) -> None:
     """Copy a store, which may be in use, as it is now; writers do not wait.
 
@@ -62,29 +71,55 @@ def backup(source: str | os.PathLike[str], target: str, progress: Progress | Non
     _copy(os.fspath(source), target, progress)
 
 
-def restore(source: str, target: str, time: int, progress: Progress | None = None) -> list[Receipt]:
-    """Put a backup in the place of a store that nobody uses; the receipts that were replayed.
+def restore(source: str, target: str, time: int, progress: Progress | None = None) -> Restored:
+    """Put a backup in the place of a store that nobody uses.
 
-    What was deleted or erased after the backup is deleted and erased in what is restored.
+    What was deleted or erased after the backup is deleted and erased in what is restored. A store
+    too damaged to tell is kept beside it, and named: then that must be done again by hand.
     Raises StoreUnavailable while a process has the store open.
     """
     fresh = f"{target}.restoring"
-    Path(fresh).unlink(missing_ok=True)
+    _remove(fresh)
     _refuse_used(target)
-    _copy(source, fresh, progress)
+    try:
+        _copy(source, fresh, progress)
+        replayed = _prepare(fresh, target, time)
+        _refuse_used(target)
+        kept = None
+        if replayed is None:
+            kept = f"{target}.damaged-{time}"
+            Path(target).replace(kept)
+        for ending in ("-wal", "-shm"):
+            Path(target + ending).unlink(missing_ok=True)
+        Path(fresh).replace(target)
+    finally:
+        _remove(fresh)
+    _sync_folder(target)
+    return Restored(replayed or [], kept)
+
+
+def _prepare(fresh: str, target: str, time: int) -> list[Receipt] | None:
+    """Make a copy what the target will be; None where the target cannot say what was erased."""
+    replayed: list[Receipt] | None = []
     try:
         with closing(connection.open_writer(fresh)) as db:
-            replayed = _replay(db, target) if Path(target).exists() else []
+            if Path(target).exists():
+                try:
+                    replayed = _replay(db, target)
+                except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError):
+                    replayed = None
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
             engine.atomically(db, _renew, time)
             db.wal_checkpoint(None, apsw.SQLITE_CHECKPOINT_TRUNCATE)
     except apsw.Error as error:
         raise connection.translate(error, target) from error
-    _refuse_used(target)
-    for ending in ("-wal", "-shm"):
-        Path(target + ending).unlink(missing_ok=True)
-    Path(fresh).replace(target)
-    _sync_folder(target)
     return replayed
+
+
+def _remove(path: str) -> None:
+    for ending in ("", "-wal", "-shm"):
+        Path(path + ending).unlink(missing_ok=True)
 
 
 def check(path: str | os.PathLike[str]) -> Checkup:
@@ -123,8 +158,8 @@ def _copy(source: str, target: str, progress: Progress | None) -> None:
     """One snapshot of the source, by way of a file that is not yet called what it will be."""
     partial = f"{target}.partial"
     Path(partial).unlink(missing_ok=True)
-    connection.create(partial)
     try:
+        connection.create(partial)
         with closing(_open(source)) as reader, closing(connect(partial)) as copy:
             connection.check_ours(reader, source)
             reader.execute("BEGIN")
@@ -132,11 +167,13 @@ def _copy(source: str, target: str, progress: Progress | None) -> None:
             _step(reader, copy, progress)
             reader.execute("COMMIT")
             copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+        with Path(partial).open("rb") as file:
+            os.fsync(file.fileno())
+        Path(partial).replace(target)
     except apsw.Error as error:
         raise connection.translate(error, source) from error
-    with Path(partial).open("rb") as file:
-        os.fsync(file.fileno())
-    Path(partial).replace(target)
+    finally:
+        _remove(partial)
     _sync_folder(target)
 
 
