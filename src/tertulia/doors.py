@@ -18,19 +18,25 @@ T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
 Waiter = tuple[Loop, "asyncio.Future[None]"]
 
-_thread = threading.local()
+
+class _Thread(threading.local):
+    depth = 0
+    """How many calls of `call` this thread is in."""
+
+
+_thread = _Thread()
 
 
 def current_loop() -> Loop | None:
     """The event loop that runs this code, or None where `call` or no loop does."""
-    if getattr(_thread, "depth", 0):
+    if _thread.depth:
         return None
     return asyncio._get_running_loop()  # pyright: ignore[reportPrivateUsage]
 
 
 def blocked_loop() -> Loop | None:
     """The event loop that a synchronous call on this thread keeps from running, if any."""
-    if not getattr(_thread, "depth", 0):
+    if not _thread.depth:
         return None
     return asyncio._get_running_loop()  # pyright: ignore[reportPrivateUsage]
 
@@ -133,7 +139,7 @@ def call(coroutine: Coroutine[Any, Any, T]) -> T:
 
     Raises RuntimeError when the coroutine needs an event loop of its own.
     """
-    _thread.depth = getattr(_thread, "depth", 0) + 1
+    _thread.depth = _thread.depth + 1
     try:
         sent: bool | None = None
         while True:
