@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from tests.integration.test_sessions_support import (
     Place,
-    defect,
     say,
     texts,
     user,
@@ -104,7 +103,6 @@ async def test_messages_for_an_id_that_exists_are_an_error(runtime: Runtime) -> 
     assert texts(await runtime.session("s").history()) == ["here"]
 
 
-@defect("Handle._view: messages= of a session that is not stored yet are not shown")
 async def test_a_session_with_prepared_messages_shows_them_before_the_first_write(
     runtime: Runtime,
 ) -> None:
@@ -164,7 +162,6 @@ async def test_another_user_is_refused_and_sees_nothing(runtime: Runtime) -> Non
     assert texts(await runtime.session("s").history()) == ["secret"]
 
 
-@defect("ScopedState._write: a refused write stays pending and is read by the owner")
 def test_another_user_is_refused_at_every_synchronous_door(runtime: Runtime) -> None:
     owner = runtime.session("s", user_id="ann")
     owner.add_message(user("secret"))
@@ -190,7 +187,6 @@ def test_another_user_is_refused_at_every_synchronous_door(runtime: Runtime) -> 
     assert owner.messages[-1].text == "secret"
 
 
-@defect("Conversation.commit writes what another user queued, under the caller's access")
 async def test_a_state_write_of_another_user_never_reaches_the_session(runtime: Runtime) -> None:
     owner = runtime.session("s", user_id="ann")
     await say(owner, "secret")
@@ -201,7 +197,6 @@ async def test_a_state_write_of_another_user_never_reaches_the_session(runtime: 
     assert owner.get_state("k") is None
 
 
-@defect("ScopedState._value reads pending writes before the access is checked")
 async def test_another_user_does_not_see_state_that_is_yet_to_be_written(
     runtime: Runtime,
 ) -> None:
@@ -275,7 +270,6 @@ async def test_an_ended_session_can_be_read_and_refuses_writes_until_reopened(
     assert "session.reopened" in kinds
 
 
-@defect("ending.end: the view does not have the writes pending in the same draft")
 async def test_ending_also_clears_state_that_was_yet_to_be_written(session: Session) -> None:
     await say(session, "a")
     session.set_state("k", 1)
@@ -291,7 +285,6 @@ async def test_reopening_what_is_open_changes_nothing(session: Session) -> None:
     assert await session.events() == before
 
 
-@defect("scoped.stored_value: without a row shared state is not read")
 async def test_ending_keeps_user_and_app_state(runtime: Runtime) -> None:
     session = runtime.session("s", user_id="ann")
     await session.set_state("u", 1, scope="user")
@@ -365,7 +358,6 @@ async def test_a_message_value_shares_nothing_with_what_is_stored(session: Sessi
     assert stored.tool_calls[0].arguments == {"list": [1]}
 
 
-@defect("Handle.retention hands out the opening's own dict")
 async def test_metadata_and_retention_are_handed_out_as_copies(runtime: Runtime) -> None:
     mine: dict[str, Any] = {"k": [1]}
     session = runtime.session("s", metadata=mine, retention={"ttl_days": 9})

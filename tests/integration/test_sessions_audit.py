@@ -13,7 +13,6 @@ from tests.integration.test_sessions_support import (
     START,
     Place,
     broken,
-    defect,
     say,
     texts,
     user,
@@ -69,7 +68,6 @@ async def test_events_since_a_moment_in_every_form(place: Place) -> None:
     assert len(await session.events(since=datetime(2024, 1, 1, tzinfo=UTC))) == 3
 
 
-@defect("clock.from_moment: a date has no tzinfo")
 async def test_events_since_a_date_object(place: Place) -> None:
     session = place.open(stopped=True).session("s")
     await say(session, "old")
@@ -84,7 +82,6 @@ async def test_a_since_that_is_no_moment_is_refused(session: Session, since: Any
         await session.events(since=since)
 
 
-@defect("following._since: AttributeError")
 @pytest.mark.parametrize("since", [1.5, [1], {"seq": 1}])
 async def test_a_since_of_another_type_is_refused(session: Session, since: Any) -> None:
     await say(session, "a")
@@ -134,7 +131,6 @@ async def _take(events: AsyncIterator[Event], count: int) -> list[Event]:
     return taken
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_gets_what_is_there_and_what_comes(session: Session) -> None:
     await say(session, "a")
     following = asyncio.create_task(_take(session.follow(after=0), 5))
@@ -143,7 +139,6 @@ async def test_a_follower_gets_what_is_there_and_what_comes(session: Session) ->
     assert await following == await session.events()
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_of_a_session_that_is_yet_to_be_created_gets_it_all(
     session: Session,
 ) -> None:
@@ -153,7 +148,6 @@ async def test_a_follower_of_a_session_that_is_yet_to_be_created_gets_it_all(
     assert await following == await session.events()
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_begins_after_a_position_and_misses_nothing(session: Session) -> None:
     await say(session, "a", "b")
     events = session.follow(after=2)
@@ -163,7 +157,6 @@ async def test_a_follower_begins_after_a_position_and_misses_nothing(session: Se
     assert [event.seq for event in (first, *rest)] == [3, 4, 5]
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_of_a_fork_gets_what_it_inherits(session: Session) -> None:
     await say(session, "a", "b")
     fork = session.fork("f")
@@ -175,14 +168,12 @@ async def test_a_follower_of_a_fork_gets_what_it_inherits(session: Session) -> N
     assert [e.seq for e in await _take(fork.follow(after=taken[-1].seq), 1)] == [6]
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_of_more_events_than_one_page_gets_them_all(session: Session) -> None:
     await session.send_messages([user(str(number)) for number in range(1_200)])
     taken = await _take(session.follow(after=0), 1_201)
     assert [event.seq for event in taken] == list(range(1, 1_202))
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_cursor_goes_on_where_it_was_taken(place: Place) -> None:
     session = place.open().session("s")
     await say(session, "a")
@@ -225,7 +216,6 @@ async def test_what_is_no_cursor_is_refused(session: Session, after: Any) -> Non
         await _take(session.follow(after=after), 1)
 
 
-@defect("following._start: AttributeError")
 @pytest.mark.parametrize("after", [1.5, [1]])
 async def test_a_cursor_of_another_type_is_refused(session: Session, after: Any) -> None:
     await say(session, "a")
@@ -233,7 +223,6 @@ async def test_a_cursor_of_another_type_is_refused(session: Session, after: Any)
         await _take(session.follow(after=after), 1)
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_following_ends_when_the_session_is_deleted(session: Session) -> None:
     await say(session, "a")
     following = asyncio.create_task(_take(session.follow(after=0), 99))
@@ -244,7 +233,6 @@ async def test_following_ends_when_the_session_is_deleted(session: Session) -> N
     assert [event.seq for event in taken] in ([1, 2], [])
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_sees_what_another_worker_writes(lasting: Place) -> None:
     session = lasting.open().session("s")
     await say(session, "a")
@@ -255,7 +243,6 @@ async def test_a_follower_sees_what_another_worker_writes(lasting: Place) -> Non
     assert [event.seq for event in await following] == [3, 4]
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 async def test_a_follower_sees_a_turn_while_it_runs(session: Session) -> None:
     await say(session, "a")
     following = asyncio.create_task(_take(session.follow(after=2), 3))
@@ -332,7 +319,6 @@ class _Overtaken(SQLiteStore):
         return found
 
 
-@defect("Session._send_once: commit() begins again without looking for the key again")
 async def test_the_same_key_at_once_from_two_workers_is_done_once(lasting: Place) -> None:
     first = lasting.open().session("s")
     await say(first, "before")
@@ -348,7 +334,6 @@ async def test_the_same_key_at_once_from_two_workers_is_done_once(lasting: Place
     await second.close()
 
 
-@defect("the idempotency key is not checked")
 @pytest.mark.parametrize("key", ["", 5, "x" * 2_000, "a\0b"])
 async def test_a_key_that_cannot_be_is_refused(session: Session, key: Any) -> None:
     with pytest.raises(InvalidInput):

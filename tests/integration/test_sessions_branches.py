@@ -10,7 +10,6 @@ from tests.integration.test_sessions_support import (
     begin,
     broken,
     calls,
-    defect,
     paired,
     result,
     say,
@@ -356,7 +355,6 @@ async def test_a_fork_of_a_session_with_a_running_turn_does_not_wait(lasting: Pl
 async def test_a_parent_with_forks_can_be_deleted_and_the_forks_go_on(
     place: Place, runtime: Runtime
 ) -> None:
-    place.proved = False
     session = runtime.session("s")
     positions = await _talk(session)
     fork = session.fork("f")
@@ -374,9 +372,7 @@ async def test_a_parent_with_forks_can_be_deleted_and_the_forks_go_on(
         await fork.rewind(positions[1])
 
 
-@defect("ending.delete leaves `visible` of the forks as it was")
 async def test_a_fork_verifies_when_its_parent_was_deleted(place: Place, runtime: Runtime) -> None:
-    place.proved = False
     session = runtime.session("s")
     await _talk(session)
     fork = session.fork("f")
@@ -388,7 +384,6 @@ async def test_a_fork_verifies_when_its_parent_was_deleted(place: Place, runtime
 async def test_state_that_a_fork_inherited_goes_with_its_parent(
     place: Place, runtime: Runtime
 ) -> None:
-    place.proved = False
     session = runtime.session("s")
     await _talk(session)
     fork = session.fork("f")

@@ -6,7 +6,6 @@ import pytest
 from tests.integration.test_sessions_support import (
     broken,
     calls,
-    defect,
     paired,
     result,
     say,
@@ -52,7 +51,6 @@ async def test_a_limit_or_position_that_is_no_count_is_refused(
         await session.events(limit=wrong)
 
 
-@defect("Handle._view and Session.events check their arguments after the row only")
 @pytest.mark.parametrize("wrong", [-1, True, "5", 2.0])
 async def test_a_wrong_limit_is_refused_before_the_session_exists(
     session: Session, wrong: int
@@ -106,7 +104,6 @@ async def test_paging_skips_what_is_hidden(session: Session) -> None:
     assert seen == ["a", "b", "c", "d"]
 
 
-@defect("View._shown: below=high leaves the cut out that reaches over `before`")
 async def test_a_page_that_ends_inside_a_hidden_turn_shows_nothing_of_it(
     session: Session,
 ) -> None:
@@ -140,20 +137,7 @@ async def test_a_limit_never_begins_inside_a_tool_group(session: Session) -> Non
     assert len(await session.history(limit=4)) == 4
 
 
-@pytest.mark.parametrize(
-    "limit",
-    [
-        1,
-        2,
-        pytest.param(
-            3,
-            marks=defect(
-                "View.messages: doubling the limit lets older messages in beside the group"
-            ),
-        ),
-        4,
-    ],
-)
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
 async def test_the_newest_tool_group_is_whole_and_alone_where_the_limit_is_smaller(
     session: Session, limit: int
 ) -> None:
@@ -215,7 +199,6 @@ async def test_a_result_without_its_call_is_refused(session: Session) -> None:
     assert len(await session.history()) == 2
 
 
-@defect("View._read: inherited messages get their id from the fork's uid")
 async def test_a_message_has_one_id_wherever_it_is_read(runtime: Runtime) -> None:
     session = runtime.session("s")
     sent = await say(session, "a", "b")

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.integration.test_sessions_support import defect, say, texts, user
+from tests.integration.test_sessions_support import (
+    defect,
+    say,
+    texts,
+    user,
+)
 
 from tertulia import Message, Runtime, Session
 from tertulia.errors import AgentError, InvalidInput, InvalidMessage, UsageError
@@ -107,18 +112,7 @@ async def test_a_deeply_nested_message_is_refused(session: Session) -> None:
         await session.send_message({"role": "user", "content": "x", "metadata": {"n": nested}})
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {1: 2},
-        {"a": object()},
-        {"a": float("nan")},
-        *(
-            pytest.param(wrong, marks=defect("Handle.__init__ takes any JSON value as metadata"))
-            for wrong in (5, "text", [1])
-        ),
-    ],
-)
+@pytest.mark.parametrize("wrong", [5, "text", [1], {1: 2}, {"a": object()}, {"a": float("nan")}])
 def test_metadata_that_is_no_json_object_is_refused_at_construction(
     runtime: Runtime, wrong: Any
 ) -> None:

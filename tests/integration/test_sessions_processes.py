@@ -252,7 +252,6 @@ def test_a_waiter_in_another_process_comes_next(lasting: Place, children: list[C
     asyncio.run(run())
 
 
-@defect("following._after reads up to 2**62, where the store misses events")
 def test_a_follower_sees_what_another_process_writes(lasting: Place, children: list[Child]) -> None:
     session = lasting.open().session("s")
     session.add_message({"role": "user", "content": "here"})
@@ -387,11 +386,11 @@ async def test_an_input_that_waits_for_another_worker_is_durable(lasting: Place)
         async with second.turn("two"):
             pass
 
+    waiting: list[Input] = []
     async with anyio.create_task_group() as group:
         group.start_soon(wait)
         row = await runtime.store.find(None, "s")
         assert row is not None
-        waiting: list[Input] = []
         with anyio.move_on_after(2):
             while not waiting:
                 waiting = await runtime.store.inputs(row.key)

@@ -9,7 +9,6 @@ from tests.integration.test_sessions_support import (
     Place,
     broken,
     calls,
-    defect,
     paired,
     result,
     say,
@@ -173,7 +172,6 @@ async def test_max_messages_is_never_exceeded(runtime: Runtime) -> None:
     assert len(await session.events(types="message.added")) == 12
 
 
-@defect("trimming.trim: messages without a turn in one draft count as the newest turn")
 async def test_max_messages_is_not_exceeded_by_several_messages_at_once(
     runtime: Runtime,
 ) -> None:
@@ -182,7 +180,6 @@ async def test_max_messages_is_not_exceeded_by_several_messages_at_once(
     assert texts(await session.history()) == ["5", "6", "7"]
 
 
-@defect("trimming.trim: messages without a turn in one draft count as the newest turn")
 async def test_max_messages_is_not_exceeded_by_prepared_messages(runtime: Runtime) -> None:
     prepared = [Message.user(str(number)) for number in range(8)]
     session = runtime.session(
@@ -213,7 +210,6 @@ async def test_a_failed_turn_does_not_make_a_full_session_forget(runtime: Runtim
     assert texts(await session.history()) == ["a", "b", "c"]
 
 
-@defect("Conversation.trim uses max_messages, never Retention.keep")
 async def test_keep_last_says_how_many_stay_when_max_messages_is_crossed(
     runtime: Runtime,
 ) -> None:
@@ -312,9 +308,7 @@ async def test_an_immutable_session_is_not_moved_by_a_saved_form_of_it(runtime: 
     assert texts(await session.history()) == ["a", "b"]
 
 
-@defect("ending.delete does not look at the holds of forks")
 async def test_a_hold_on_a_fork_keeps_what_it_inherits(place: Place, runtime: Runtime) -> None:
-    place.proved = False
     session = runtime.session("s")
     await say(session, "evidence")
     fork = session.fork("f")

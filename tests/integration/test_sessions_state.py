@@ -11,7 +11,6 @@ import pytest
 from tests.integration.test_sessions_support import (
     Place,
     broken,
-    defect,
     say,
     texts,
 )
@@ -148,7 +147,6 @@ async def test_user_state_is_shared_by_the_sessions_of_a_user_in_an_app(runtime:
         assert other.get_state("language", scope="user") is None
 
 
-@defect("scoped.stored_value: without a row shared state is not read")
 async def test_a_new_session_of_a_user_sees_the_user_state_before_its_first_write(
     runtime: Runtime,
 ) -> None:
@@ -173,7 +171,6 @@ async def test_app_state_is_shared_by_all_sessions_of_an_app(runtime: Runtime) -
     assert other.get_state("version", scope="app") is None
 
 
-@defect("ScopedState._value prefers its own pending write to a newer one elsewhere")
 async def test_shared_state_is_seen_at_once_by_other_sessions_of_the_process(
     runtime: Runtime,
 ) -> None:
@@ -211,11 +208,9 @@ async def test_user_scope_without_a_user_is_a_typed_error(session: Session) -> N
     assert texts(await session.history()) == ["x", "y"]
 
 
-@defect("Conversation.commit: a write that always fails stays pending for ever")
 async def test_a_user_named_for_a_session_without_an_owner_poisons_nothing(
     place: Place, runtime: Runtime
 ) -> None:
-    place.proved = False
     await say(runtime.session("s"), "x")
     session = runtime.session("s", user_id="ann")
     with pytest.raises(ScopeError):
@@ -251,7 +246,6 @@ async def test_an_update_is_atomic_between_tasks(session: Session) -> None:
 
 
 @pytest.mark.parametrize("scope", ["user", "app"])
-@defect("ScopedState.change: the value and the version it expects are read at two times")
 async def test_an_update_that_was_overtaken_begins_again(runtime: Runtime, scope: str) -> None:
     first = runtime.session("a", user_id="ann")
     second = runtime.session("b", user_id="ann")
@@ -267,11 +261,7 @@ async def test_an_update_that_was_overtaken_begins_again(runtime: Runtime, scope
     assert first.get_state("n", scope=scope) == 2
 
 
-_OVERTAKEN = "updates are lost, by chance, as in test_an_update_that_was_overtaken_begins_again"
-
-
 @pytest.mark.parametrize("scope", ["user", "app"])
-@pytest.mark.xfail(strict=False, reason=_OVERTAKEN)
 async def test_an_update_of_shared_state_is_atomic_between_sessions(
     runtime: Runtime, scope: str
 ) -> None:
@@ -286,16 +276,7 @@ async def test_an_update_of_shared_state_is_atomic_between_sessions(
     assert runtime.session("a", user_id="ann").get_state("n", scope=scope) == 30
 
 
-@pytest.mark.parametrize(
-    "scope",
-    [
-        "session",
-        *(
-            pytest.param(scope, marks=pytest.mark.xfail(strict=False, reason=_OVERTAKEN))
-            for scope in ("user", "app")
-        ),
-    ],
-)
+@pytest.mark.parametrize("scope", ["session", "user", "app"])
 def test_an_update_is_atomic_between_two_workers(lasting: Place, scope: str) -> None:
     def add() -> None:
         session = lasting.open().session("s", user_id="ann")
@@ -357,7 +338,6 @@ async def test_an_update_of_shared_state_in_a_turn_survives_its_failure(runtime:
     assert session.get_state("m") is None
 
 
-@defect("ScopedState._current ignores turn.writes; the close overwrites the update")
 async def test_an_update_in_a_turn_builds_on_what_the_turn_has_set(runtime: Runtime) -> None:
     session = runtime.session("s", user_id="ann")
     async with session.turn("x"):
@@ -426,11 +406,9 @@ async def test_a_scope_that_does_not_exist_is_refused(session: Session) -> None:
         session.state_keys("global")
 
 
-@defect("Conversation.commit: a refused write stays pending and is written after reopen")
 async def test_a_write_that_fails_raises_at_the_next_awaited_call_and_only_there(
     place: Place, session: Session
 ) -> None:
-    place.proved = False
     await say(session, "x")
     await session.end()
     session.set_state("k", 1)
@@ -441,9 +419,7 @@ async def test_a_write_that_fails_raises_at_the_next_awaited_call_and_only_there
     assert session.get_state("k") is None
 
 
-@defect("ScopedState._write: a refused write stays pending and is read")
 def test_a_write_that_was_refused_is_not_seen(place: Place, session: Session) -> None:
-    place.proved = False
     session.set_state("k", "old")
     asyncio.run(session.end())
     with pytest.raises(SessionEnded):

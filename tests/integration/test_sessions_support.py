@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from tertulia import MemoryStore, Message, Runtime, Session, SQLiteStore, admission
+from tertulia import MemoryStore, Message, Runtime, Session, SessionStore, SQLiteStore, admission
 from tertulia.clock import DAY
-from tertulia.opening import Opening
 from tertulia.doors import call
 from tertulia.errors import AgentError
+from tertulia.opening import Opening
+from tertulia.stores.base import LogStore
 from tertulia.turns import Asked, Turn
 
 START = 1_800_000_000_000_000
@@ -36,6 +38,26 @@ class StoppedClock:
         self.time += int(days * DAY)
 
 
+class Documents(SessionStore):
+    """Four methods on texts, as a user writes them."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def save(self, session_id: str, data: dict[str, Any]) -> None:
+        self.kept[session_id] = json.dumps(data)
+
+    def load(self, session_id: str) -> dict[str, Any] | None:
+        data = self.kept.get(session_id)
+        return json.loads(data) if data else None
+
+    def delete(self, session_id: str) -> bool:
+        return self.kept.pop(session_id, None) is not None
+
+    def list_sessions(self) -> list[str]:
+        return list(self.kept)
+
+
 class Place:
     """Where sessions are kept: opened again, it is what a process finds that starts later."""
 
@@ -45,15 +67,24 @@ class Place:
         self.clock = StoppedClock()
         self.proved = True
         """Whether every session must verify at the end of the test."""
+        self.documents = Documents()
         self._memory = MemoryStore()
         self._open: list[Runtime] = []
 
     def open(self, *, stopped: bool = False) -> Runtime:
         """A runtime of its own on this place; with `stopped` on the stopped clock."""
-        store = self._memory if self.kind == "memory" else SQLiteStore(self.file)
-        runtime = Runtime(store, clock=self.clock if stopped else None)
+        runtime = Runtime(self._store(), clock=self.clock if stopped else None)
         self._open.append(runtime)
         return runtime
+
+    def _store(self) -> LogStore | SessionStore:
+        match self.kind:
+            case "memory":
+                return self._memory
+            case "sqlite":
+                return SQLiteStore(self.file)
+            case _:
+                return self.documents
 
     def kill(self, runtime: Runtime) -> None:
         """What a process leaves that dies: no turn is closed, and its worker is gone."""
@@ -89,7 +120,7 @@ async def prove(runtime: Runtime) -> None:
         assert verified, f"{info.id}: {verified.reason} at {verified.first_bad}"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "documents"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A place of each kind."""
     made = Place(request.param, tmp_path)

