@@ -71,8 +71,9 @@ def current() -> Host:
 @contextmanager
 def using(host: Host | None) -> Generator[None, None, None]:
     """Make a host the current one inside the block."""
-    token = _current.set(host)
+    before = _current.get()
+    _current.set(host)
     try:
         yield
     finally:
-        _current.reset(token)
+        _current.set(before)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tertulia import audit, events
-from tertulia.audit import ChainChecker, Exporter, Head, Refold, Source, Verification
 from tertulia.codec import body_of
 from tertulia.conversation import Conversation
 from tertulia.errors import InvalidInput
@@ -16,6 +15,9 @@ from tertulia.events import Record
 from tertulia.opening import Opening
 from tertulia.stores.base import LogStore, Segment, SessionRow
 from tertulia.view import View
+
+if TYPE_CHECKING:
+    from tertulia.audit import Exporter, Source, Verification
 
 Format = Literal["jsonl", "json", "markdown"]
 PAGE = 1_000
@@ -42,8 +44,8 @@ class Proof:
         row = await self._conversation.existing(self._opening)
         anchored = self._anchored(row, anchor, key)
         source = await self._source(row)
-        chain = ChainChecker(row.uid, source.start(), row.base, anchored)
-        fold = Refold(source.start(), row.base)
+        chain = audit.ChainChecker(row.uid, source.start(), row.base, anchored)
+        fold = audit.Refold(source.start(), row.base)
         async for record in self._records(row):
             chain.feed(record)
             fold.feed(record)
@@ -51,7 +53,7 @@ class Proof:
         if found and row.visible >= 0:
             shown = await (await self._conversation.view(row)).count()
             if shown != row.visible:
-                return Verification(
+                return audit.Verification(
                     ok=False,
                     checked=found.checked,
                     head=found.head,
@@ -76,7 +78,7 @@ class Proof:
         """Sign where the log stands now. Raises InvalidInput for a key that is none."""
         row = await self._conversation.existing(self._opening)
         now = self._conversation.host.clock.now()
-        return audit.make_anchor([Head(row.uid, row.seq, row.digest)], key, now)
+        return audit.make_anchor([audit.Head(row.uid, row.seq, row.digest)], key, now)
 
     async def export(self, kind: Format, path: str | os.PathLike[str] | None) -> str:
         """The session as text; with a path, written there whole or not at all, and the path."""
@@ -107,7 +109,7 @@ class Proof:
             high = logs[index - 1].base if index else row.seq
             source = await self._source(logs[index])
             if exporter is None:
-                exporter = Exporter(source)
+                exporter = audit.Exporter(source)
             else:
                 exporter.begin(source)
             async for record in self._records(logs[index], high):
@@ -117,14 +119,14 @@ class Proof:
 
     async def _source(self, row: SessionRow) -> Source:
         if row.parent is None:
-            return Source(uid=row.uid)
+            return audit.Source(uid=row.uid)
         first = await self._store.records([Segment(row.key, row.base, row.base + 1)])
         body = body_of(first[0]) if first and first[0].type == events.SESSION_FORKED else {}
         try:
             uid, digest = bytes.fromhex(body["parent"]), bytes.fromhex(body["digest"])
         except (KeyError, ValueError, TypeError):
             uid, digest = b"", b""
-        return Source(uid=row.uid, parent_uid=uid, base=row.base, parent_digest=digest)
+        return audit.Source(uid=row.uid, parent_uid=uid, base=row.base, parent_digest=digest)
 
     async def _records(self, row: SessionRow, high: int | None = None) -> AsyncIterator[Record]:
         position, end = row.base, row.seq if high is None else high

@@ -7,12 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from tertulia import doors, housekeeping, settings
+from tertulia import doors, housekeeping, settings, stores
 from tertulia import host as hosts
 from tertulia.clock import Clock, Ids, SystemClock, SystemIds, to_iso
 from tertulia.conversation import Conversation
@@ -21,10 +21,11 @@ from tertulia.history import check_limit
 from tertulia.housekeeping import Erasure, Swept
 from tertulia.opening import Opening
 from tertulia.session import Session
-from tertulia.stores import SQLiteStore, open_store
+from tertulia.stores import SQLiteStore, open_store, sqlite
 from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats
-from tertulia.stores.documents import DocumentStore
-from tertulia.stores.sqlite import maintenance
+
+if TYPE_CHECKING:
+    from tertulia.stores.sqlite import maintenance
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +180,7 @@ class Runtime:
         `progress` is told the pages copied and how many there are. Blocks this thread. Raises
         UsageError for a store that is no file, and InvalidInput when the file exists.
         """
-        maintenance.backup(self._file(), path, progress)
+        sqlite.maintenance.backup(self._file(), path, progress)
 
     @staticmethod
     def restore(source: str, target: str) -> maintenance.Restored:
@@ -187,11 +188,11 @@ class Runtime:
 
         Raises StoreUnavailable while a process has it open, NotAStore and StoreTooNew.
         """
-        return maintenance.restore(source, target, SystemClock().now())
+        return sqlite.maintenance.restore(source, target, SystemClock().now())
 
     def doctor(self) -> maintenance.Checkup:
         """Examine the store: damage, file system, sizes, the processes that have it open."""
-        return maintenance.check(self._file())
+        return sqlite.maintenance.check(self._file())
 
     def _file(self) -> str:
         store = self.store
@@ -258,7 +259,7 @@ def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
     if hasattr(store, "commit"):
         return store  # pyright: ignore[reportReturnType]
     if isinstance(store, SessionStore):
-        return DocumentStore(store)
+        return stores.DocumentStore(store)
     raise InvalidInput(
         f"{store!r} is no store; pass an address like sqlite:///x.db, a store, or a SessionStore"
     )

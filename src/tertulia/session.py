@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mappin
 from datetime import datetime
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -23,7 +23,6 @@ from tertulia import (
     scopes,
     snapshot,
 )
-from tertulia.audit import Verification
 from tertulia.codec import encode
 from tertulia.conversation import nothing
 from tertulia.drafting import Draft, messages_of
@@ -40,6 +39,9 @@ from tertulia.state import ScopedState, State
 from tertulia.stores.base import Input, Receipt
 from tertulia.turns import Asked, own_turn
 from tertulia.values import identifier
+
+if TYPE_CHECKING:
+    from tertulia.audit import Verification
 
 Moment = int | str | datetime
 
