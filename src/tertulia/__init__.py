@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tertulia.events import Event
@@ -12,11 +13,13 @@ from tertulia.stores import MemoryStore, SessionStore, SQLiteStore, open_store
 
 if TYPE_CHECKING:
     from tertulia.agents import Agent, LanguageModel, tool
+    from tertulia.entity import Entity, query
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "Entity",
     "Event",
     "LanguageModel",
     "MemoryStore",
@@ -28,16 +31,21 @@ __all__ = [
     "ToolCall",
     "configure",
     "open_store",
+    "query",
     "tool",
 ]
 
-_DOORS = frozenset(("Agent", "LanguageModel", "tool"))
+_DOORS = {
+    "Agent": "agents",
+    "Entity": "entity",
+    "LanguageModel": "agents",
+    "query": "entity",
+    "tool": "agents",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Agents are imported when they are asked for: sessions alone do without them."""
+    """Agents and entities are imported when they are asked for: sessions alone do without."""
     if name not in _DOORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tertulia import agents
-
-    return getattr(agents, name)
+    return getattr(importlib.import_module(f"tertulia.{_DOORS[name]}"), name)
