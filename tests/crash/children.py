@@ -53,10 +53,14 @@ class Child:
         """SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
-    def kill(self) -> list[str]:
-        """``kill -9``; what it said before, whole lines only, and nobody had read."""
+    def kill_only(self) -> None:
+        """``kill -9`` of one whose children may still have its pipes."""
         self._process.kill()
         self._process.wait()
+
+    def kill(self) -> list[str]:
+        """``kill -9``; what it said before, whole lines only, and nobody had read."""
+        self.kill_only()
         rest = self._pipe(self._process.stdout).read()
         return rest.split("\n")[:-1]
 
@@ -69,8 +73,7 @@ class Child:
 
     def clean_up(self) -> None:
         """Leave no process and no pipe behind."""
-        self._process.kill()
-        self._process.wait()
+        self.kill_only()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None and not pipe.closed:
                 pipe.close()
