@@ -157,6 +157,8 @@ class Conversation:
             writes = tuple(self.pending)
             try:
                 draft = await self.draft(opening, how)
+            except SessionBusy:
+                raise
             except AgentError as error:
                 self.refuse_writes(writes, error)
                 raise
