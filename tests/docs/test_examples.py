@@ -1,0 +1,85 @@
+"""The examples are short, need no key, and print what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+
+
+def run(name: str, folder: Path, *arguments: str) -> list[str]:
+    """What an example prints; it gets no settings and no keys."""
+    [file] = [path for path in EXAMPLES if path.stem == name]
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", str(file), *arguments],
+        cwd=folder,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_an_example_is_short_and_says_what_it_shows(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) < 40
+    assert text.startswith('"""')
+
+
+def test_every_example_is_run_here() -> None:
+    text = Path(__file__).read_text()
+    assert [path.stem for path in EXAMPLES if f'run("{path.stem}"' not in text] == []
+
+
+def test_a_chat_remembers_when_it_is_run_again(tmp_path: Path) -> None:
+    first = run("01_chat", tmp_path, "chat.db")
+    assert "Alice" in first[-1]
+    again = run("01_chat", tmp_path, "chat.db")
+    assert again[0] == "(6 messages from last time)"
+    assert "Alice" in again[-1]
+
+
+def test_state_is_seen_by_whom_its_scope_says(tmp_path: Path) -> None:
+    assert run("02_state", tmp_path) == [
+        "friday's cart: None",
+        "friday's language: es",
+        "friday's currency: EUR",
+        "visits, of 50 at once: 50",
+        "the shop is closed; the cart is as it was: ['apple']",
+    ]
+
+
+def test_a_fork_and_a_rewind_show_what_they_say(tmp_path: Path) -> None:
+    assert run("03_fork", tmp_path) == [
+        "trip: We go to Japan. / First to Tokyo.",
+        "other trip: We go to Japan. / No, to Osaka.",
+        "rewound: We go to Japan.",
+        "undone: We go to Japan. / First to Tokyo.",
+        "the audit has it all: ['session.rewound', 'session.rewound']",
+        "both can be proved: True",
+    ]
+
+
+def test_a_custom_store_holds_live_sessions(tmp_path: Path) -> None:
+    assert run("04_custom_store", tmp_path) == ["['Keep this.'] from ['s']"]
+
+
+def test_a_killed_process_is_gone_on_from(tmp_path: Path) -> None:
+    assert run("05_crash_and_resume", tmp_path) == [
+        "the child ended with SIGKILL",
+        "there is: ['Count to three.', 'One, two, three.']",
+        "then: ['Count to three.', 'One, two, three.', 'Where were we?', 'At a million, nearly.']",
+        "in the audit: ['turn.abandoned']",
+        "proved: True",
+    ]
