@@ -23,9 +23,8 @@ class FolderStore(SessionStore):
         return json.loads(file.read_text()) if file.exists() else None
 
     def delete(self, session_id: str) -> bool:
-        was_there = self._file(session_id).exists()
-        self._file(session_id).unlink(missing_ok=True)
-        return was_there
+        file = self._file(session_id)
+        return file.exists() and file.unlink() is None
 
     def list_sessions(self) -> list[str]:
         return [unquote(file.stem) for file in self.folder.glob("*.json")]
