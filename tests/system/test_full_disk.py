@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tertulia import Runtime
+from tertulia import Runtime, Session
 from tertulia.errors import StoreUnavailable
 
 pytestmark = pytest.mark.system
@@ -25,6 +25,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+async def fill(session: Session, acknowledged: list[str]) -> None:
+    for number in range(10_000):
+        text = f"{number} " + "x" * 4_000
+        await session.send_message({"role": "user", "content": text})
+        acknowledged.append(text)
+
+
 async def test_a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledged(
     small_disk: Path,
 ) -> None:
@@ -35,10 +42,7 @@ async def test_a_full_disk_refuses_clearly_and_loses_nothing_that_was_acknowledg
     async with Runtime(store=address) as runtime:
         session = runtime.session("s")
         with pytest.raises(StoreUnavailable):
-            for number in range(10_000):
-                text = f"{number} " + "x" * 4_000
-                await session.send_message({"role": "user", "content": text})
-                acknowledged.append(text)
+            await fill(session, acknowledged)
         assert [message.text for message in await session.history()] == acknowledged
 
         ballast.unlink()

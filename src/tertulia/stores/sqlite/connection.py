@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -23,6 +24,7 @@ from tertulia.stores.database import Database
 APPLICATION_ID = 0x54455254
 """`TERT`, in the header of every file of ours."""
 BUSY_MILLISECONDS = 30_000
+RETRY_SECONDS = 0.002
 JOURNAL_LIMIT = 32 << 20
 WRITER_CACHE = 64 << 10
 """In KiB. Every session has a page of its own in an index: those in use should stay in memory."""
@@ -143,8 +145,22 @@ def check_ours(db: Database, path: str) -> None:
         raise NotAStore(f"{path} is empty, and cannot be written to; name another file")
 
 
+def _use_journal(db: Database) -> None:
+    """Switch to the write-ahead log; SQLite does not wait here for others who do the same."""
+    until = time.monotonic() + BUSY_MILLISECONDS / 1_000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+        except apsw.BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
 def _migrate(db: Database, path: str) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
+    _use_journal(db)
     db.execute("BEGIN IMMEDIATE")
     try:
         version = engine.migrate(db, check(db, path))

@@ -154,8 +154,8 @@ class Writer:
             fail(jobs, error)
         except apsw.Error as error:
             fail(jobs, translate(error, "the store"))
-        settle(jobs)
         self.statistics.count(jobs, monotonic() - started)
+        settle(jobs)
         self._bells.ring([job.touched for job in jobs])
         self._checkpoints.after_batch()
 
