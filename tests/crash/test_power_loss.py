@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Iterator
@@ -9,13 +10,22 @@ from pathlib import Path
 
 import pytest
 from tests.crash.promises import check_next_turn, losses
-from tests.crash.workload import Fact, Worker
+from tests.crash.workload import USER, Fact, Worker
 
-from tertulia import Runtime, SQLiteStore
-from tertulia.errors import AgentError
+from tertulia import Message, Runtime, SQLiteStore
+from tertulia.errors import AgentError, OutcomeUnknown, StoreUnavailable
 from tertulia.stores.database import Database
 from tertulia.stores.sqlite import checkpoints, connection
-from tertulia.testing.power_loss import Delete, Disk, RecordingVFS, Said, Step, Sync, Write
+from tertulia.testing.power_loss import (
+    Delete,
+    Disk,
+    FailedSync,
+    RecordingVFS,
+    Said,
+    Step,
+    Sync,
+    Write,
+)
 
 numbers = itertools.count()
 
@@ -151,6 +161,36 @@ async def count_of_losses(folder: Path, steps: list[Step]) -> int:
     return sum([bool(await lost(crash, facts)) for crash, facts in found])
 
 
+@pytest.mark.slow_crash
+@pytest.mark.parametrize("failing", [1, 3])
+async def test_what_is_acknowledged_after_a_failed_sync_survives_a_power_loss(
+    tmp_path: Path, failing: int
+) -> None:
+    """A system may forget what it could not sync, and say of the next sync that it succeeded."""
+    steps = await live_with_failed_syncs(tmp_path, failing)
+    assert any(isinstance(step, FailedSync) for step in steps)
+    for folder, facts in crashes(tmp_path, {}, steps, 40, random.Random(failing)):
+        assert await lost(folder, facts) == []
+
+
+async def live_with_failed_syncs(folder: Path, failing: int) -> list[Step]:
+    """Messages, every fourth of which meets syncs that fail; and what was acknowledged."""
+    vfs = RecordingVFS(f"recording{next(numbers)}")
+    try:
+        async with Runtime(SQLiteStore(folder / "x.db", vfs=vfs.name)) as runtime:
+            session = runtime.session("s", user_id=USER)
+            for number in range(30):
+                vfs.failing_syncs = failing if number % 4 == 3 else 0
+                with contextlib.suppress(StoreUnavailable, OutcomeUnknown):
+                    await session.send_message(Message.user("word " * 500))
+                    row = await runtime.store.find(None, "s")
+                    assert row is not None
+                    note(vfs, ["head", "s", row.seq, row.digest.hex()])
+            return list(vfs.steps)
+    finally:
+        vfs.unregister()
+
+
 def outcomes(disk: Disk) -> set[tuple[tuple[str, bytes], ...]]:
     return {tuple(sorted(disk.after_power_loss(random.Random(n)).items())) for n in range(500)}
 
@@ -169,6 +209,14 @@ def test_a_write_may_be_torn_at_a_sector_and_nowhere_else() -> None:
     disk.do([Write("x", 0, bytes(600)), Sync("x"), Write("x", 500, b"y" * 100)])
     sizes = {dict(files)["x"].count(b"y") for files in outcomes(disk)}
     assert sizes == {0, 12, 88, 100}
+
+
+def test_what_a_failed_sync_was_for_stays_in_doubt_after_the_next_sync() -> None:
+    disk = Disk({})
+    disk.do([Write("x", 0, b"a"), FailedSync("x"), Write("x", 1, b"b"), Sync("x")])
+    assert outcomes(disk) == {(("x", b"\0b"),), (("x", b"ab"),)}
+    disk.do([Write("x", 0, b"A"), Sync("x")])
+    assert outcomes(disk) == {(("x", b"Ab"),)}
 
 
 def test_a_file_that_was_deleted_may_come_back_without_what_came_after_it() -> None:

@@ -49,13 +49,19 @@ class Delete(NamedTuple):
     durable: bool
 
 
+class FailedSync(NamedTuple):
+    """A sync that failed: what it was for may be lost, although a later sync succeeds."""
+
+    file: str
+
+
 class Said(NamedTuple):
     """What a program was told by then; nothing that happens to the disk."""
 
     fact: Any
 
 
-Step = Write | Truncate | Sync | Delete | Said
+Step = Write | Truncate | Sync | FailedSync | Delete | Said
 
 
 class RecordingVFS(apsw.VFS):
@@ -67,6 +73,8 @@ class RecordingVFS(apsw.VFS):
     def __init__(self, name: str, *, syncs: bool = True) -> None:
         self.name = name
         self.syncs = syncs
+        self.failing_syncs = 0
+        """How many syncs of journals are still to fail."""
         self.steps: list[Step] = []
         super().__init__(name, "")
 
@@ -95,6 +103,10 @@ class _RecordedFile(apsw.VFSFile):
         self._note(Truncate(self._file, newsize))
 
     def xSync(self, flags: int) -> None:  # noqa: N802
+        if self._vfs.failing_syncs and self._file.endswith("-wal"):
+            self._vfs.failing_syncs -= 1
+            self._note(FailedSync(self._file))
+            raise apsw.IOError(f"the sync of {self._file} failed, as it was told to")
         if self._vfs.syncs:
             super().xSync(flags)
             self._note(Sync(self._file, self._new))
@@ -108,12 +120,20 @@ class _RecordedFile(apsw.VFSFile):
 Change = Write | Truncate | Delete
 
 
+class _Pending(NamedTuple):
+    """A change on its way; a sync does not help one that is `doubtful` for ever."""
+
+    change: Change
+    doubtful: bool = False
+    sure: bool = False
+
+
 class Disk:
     """What is on a disk for good, and what is on its way there; the files of one folder."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._kept = {name: bytearray(content) for name, content in files.items()}
-        self._pending: dict[str, list[Change]] = {}
+        self._pending: dict[str, list[_Pending]] = {}
 
     def do(self, steps: Iterable[Step]) -> None:
         """Go on to a later moment."""
@@ -122,18 +142,25 @@ class Disk:
                 self._settle(step.file)
                 for file in list(self._pending) if step.folder else ():
                     self._settle_deletion(file)
+            elif isinstance(step, FailedSync):
+                waiting = self._pending.get(step.file, [])
+                waiting[:] = [_Pending(each.change, not each.sure, each.sure) for each in waiting]
             elif not isinstance(step, Said):
-                self._pending.setdefault(step.file, []).append(step)
+                self._pending.setdefault(step.file, []).append(_Pending(step))
                 if isinstance(step, Delete) and step.durable:
                     self._settle(step.file)
 
     def _settle(self, file: str) -> None:
-        for change in self._pending.pop(file, ()):
-            _apply(self._kept, change)
+        """Nothing before the first doubtful change can be lost from here on, nor what is sure."""
+        waiting = self._pending.pop(file, [])
+        while waiting and not waiting[0].doubtful:
+            _apply(self._kept, waiting.pop(0).change)
+        if waiting:
+            self._pending[file] = [each._replace(sure=not each.doubtful) for each in waiting]
 
     def _settle_deletion(self, file: str) -> None:
         changes = self._pending[file]
-        deleted = [n for n, change in enumerate(changes, 1) if isinstance(change, Delete)]
+        deleted = [n for n, each in enumerate(changes, 1) if isinstance(each.change, Delete)]
         if deleted:
             self._kept.pop(file, None)
             self._pending[file] = changes[deleted[-1] :]
@@ -151,9 +178,9 @@ class Disk:
         keeping = luck.choice((0.0, 0.1, 0.5, 0.9, 1.0))
         tearing = luck.choice((0.0, 0.3, 1.0))
         found = {name: bytearray(content) for name, content in self._kept.items()}
-        for changes in self._pending.values():
-            for part in _parts(changes, luck, tearing):
-                if luck.random() < keeping:
+        for waiting in self._pending.values():
+            for part, sure in _parts(waiting, luck, tearing):
+                if sure or luck.random() < keeping:
                     _apply(found, part)
                 elif isinstance(part, Delete):
                     break  # the old file is still there, and what came later was another one
@@ -173,12 +200,15 @@ def _apply(files: dict[str, bytearray], change: Change) -> None:
         content[start : start + len(change.data)] = change.data
 
 
-def _parts(changes: Iterable[Change], luck: random.Random, tearing: float) -> Iterator[Change]:
-    for change in changes:
-        if isinstance(change, Write) and luck.random() < tearing:
-            yield from _sectors(change)
+def _parts(
+    waiting: Iterable[_Pending], luck: random.Random, tearing: float
+) -> Iterator[tuple[Change, bool]]:
+    for each in waiting:
+        if isinstance(each.change, Write) and luck.random() < tearing:
+            for sector in _sectors(each.change):
+                yield sector, each.sure
         else:
-            yield change
+            yield each.change, each.sure
 
 
 def _sectors(write: Write) -> Iterator[Write]:
