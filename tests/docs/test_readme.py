@@ -26,9 +26,7 @@ def blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("place", "code"), blocks(), ids=[place for place, _ in blocks()])
-def test_a_block_of_the_documents_runs_as_it_stands(
-    place: str, code: str, tmp_path: Path
-) -> None:
+def test_a_block_of_the_documents_runs_as_it_stands(place: str, code: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
