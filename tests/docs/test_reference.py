@@ -1,0 +1,136 @@
+"""The reference names what is there: every method with its parameters, every event, every error."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import tertulia
+from tertulia import Agent, Runtime, Session, errors, tool
+from tertulia.agents import AsyncStream, Stream
+from tertulia.agents.response import EventType
+from tertulia.events import EVENT_TYPES
+from tertulia.retention import Retention
+from tertulia.turns import Turn
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {page.name: page.read_text() for page in sorted((DOCS / "reference").glob("*.md"))}
+TEXT = "\n".join(PAGES.values())
+CLASSES = (Session, Turn, Runtime, Agent, Stream, AsyncStream)
+
+_SECTION = re.compile(r"^## (.+)\n((?:(?!^## ).*\n?)*)", re.MULTILINE)
+_FIRST_CELL = re.compile(r"^\| `([^`|]+)`", re.MULTILINE)
+_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+SECTIONS = [section for page in PAGES.values() for section in _SECTION.findall(page)]
+
+
+def rows(heading: str) -> dict[str, str]:
+    """The first cells of the tables under a heading, by the name that they begin with."""
+    found: dict[str, str] = {}
+    for title, text in SECTIONS:
+        if title == heading:
+            found.update((re.split(r"\W", cell)[0], cell) for cell in _FIRST_CELL.findall(text))
+    return found
+
+
+def told(owner: type) -> dict[str, str]:
+    """What the reference tells of a class: under its name, and under "name: something"."""
+    name = owner.__name__
+    found: dict[str, str] = {}
+    for title, _ in SECTIONS:
+        if title == name or (title.startswith(f"{name}: ") and title != f"{name}: parameters"):
+            found.update(rows(title))
+    return found
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """The names of its parameters, without self."""
+    named = inspect.signature(function).parameters.values()
+    return [_STARS.get(each.kind, "") + each.name for each in named if each.name != "self"]
+
+
+def as_cell(owner: type, name: str) -> str:
+    """How a public name is to be written: a method with its parameters, a property without."""
+    member = getattr(owner, name)
+    return f"{name}({', '.join(parameters(member))})" if callable(member) else name
+
+
+def is_named(name: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(name)}(?![\w-]|\.\w)", TEXT) is not None
+
+
+@pytest.mark.parametrize("owner", CLASSES, ids=[owner.__name__ for owner in CLASSES])
+def test_the_reference_has_every_public_method_with_its_parameters_and_no_other(
+    owner: type,
+) -> None:
+    public = {name: as_cell(owner, name) for name in dir(owner) if not name.startswith("_")}
+    assert told(owner) == public
+
+
+@pytest.mark.parametrize(
+    ("heading", "made"),
+    [
+        ("Session: parameters", Session),
+        ("Runtime: parameters", Runtime),
+        ("Agent: parameters", Agent),
+        ("tool: parameters", tool),
+    ],
+    ids=["Session", "Runtime", "Agent", "tool"],
+)
+def test_the_reference_has_every_parameter(heading: str, made: Callable[..., Any]) -> None:
+    assert list(rows(heading)) == parameters(made)
+
+
+@pytest.mark.parametrize("name", tertulia.__all__)
+def test_the_reference_names_what_the_package_exports(name: str) -> None:
+    assert is_named(name)
+
+
+@pytest.mark.parametrize("kind", EVENT_TYPES)
+def test_the_reference_has_every_event_type_and_says_the_same_of_it(kind: str) -> None:
+    assert f"| `{kind}` | {EVENT_TYPES[kind]} |" in PAGES["events.md"]
+
+
+def test_the_reference_has_no_event_type_that_does_not_exist() -> None:
+    assert list(_FIRST_CELL.findall(PAGES["events.md"])) == list(EVENT_TYPES)
+
+
+def test_the_reference_draws_the_tree_of_errors_as_it_is() -> None:
+    drawn = re.search(r"^AgentError\n.*?(?=^```)", PAGES["errors.md"], re.MULTILINE | re.DOTALL)
+    assert drawn is not None
+    assert drawn[0].strip() in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ],
+)
+def test_the_reference_names_every_error(name: str) -> None:
+    assert is_named(name)
+
+
+def test_the_reference_has_every_event_of_a_stream() -> None:
+    assert set(rows("Streams")) == set(get_args(EventType))
+
+
+def test_the_keys_of_retention_are_told_where_it_is_explained() -> None:
+    page = (DOCS / "how-to" / "retention-and-erasure.md").read_text()
+    keys = page[page.index("## The keys") : page.index("## Which is stronger")]
+    assert set(_FIRST_CELL.findall(keys)) == set(Retention.__struct_fields__)
+
+
+def test_every_page_of_the_reference_and_every_guide_is_listed() -> None:
+    listing = PAGES["README.md"]
+    pages = [page for page in PAGES if page != "README.md"]
+    guides = [f"../how-to/{page.name}" for page in sorted((DOCS / "how-to").glob("*.md"))]
+    assert [link for link in [*pages, *guides] if f"({link})" not in listing] == []
