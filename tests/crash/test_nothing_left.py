@@ -149,7 +149,7 @@ def test_processes_that_were_killed_leave_no_lock_once_another_one_has_opened(
     file = tmp_path / "x.db"
     for _ in range(times):
         with child_of("opens", file) as child:
-            child.tell()
+            child.tell("0")
             assert [child.hear(), child.hear()] == ["ready", "ok"]
             os.kill(child.pid, 9)
         runtime = Runtime(f"sqlite:///{file}")

@@ -31,15 +31,33 @@ class Counter(Entity):
         return self.state.get("count", 0)
 
 
-def calls(runtime: Runtime, session: Session) -> dict[str, Call]:
-    """Every kind of call, each of which reads or writes."""
-    message = Message.user("x")
-    agent = Agent(model=ScriptedModel("yes"), runtime=runtime)
-    counter = Counter(key="k", runtime=runtime)
-    saved: dict[str, Any] = {"session_id": "s", "messages": []}
-
+def reading(session: Session) -> dict[str, Call]:
     async def follow() -> None:
         await anext(session.follow(after=0))
+
+    return {
+        "history": session.history,
+        "messages": lambda: session.messages,
+        "events": session.events,
+        "follow": follow,
+        "cursor": session.cursor,
+        "pending_inputs": lambda: session.pending_inputs,
+        "get_state": lambda: session.get_state("k"),
+        "state_keys": session.state_keys,
+        "user state": lambda: session.get_state("k", scope="user"),
+        "verify": session.verify,
+        "export": session.export,
+        "to_dict": session.to_dict,
+        "snapshot": session.snapshot,
+        "metadata": lambda: session.metadata,
+        "user_id": lambda: session.user_id,
+        "retention": lambda: session.retention,
+        "system": lambda: session.system,
+    }
+
+
+def writing(session: Session) -> dict[str, Call]:
+    message = Message.user("x")
 
     async def turn() -> None:
         async with session.turn("x"):
@@ -49,18 +67,9 @@ def calls(runtime: Runtime, session: Session) -> dict[str, Call]:
         "send_message": lambda: session.send_message(message),
         "send_messages": lambda: session.send_messages([message]),
         "add_message": lambda: session.add_message(message),
-        "history": session.history,
-        "messages": lambda: session.messages,
-        "events": session.events,
-        "follow": follow,
-        "cursor": session.cursor,
-        "pending_inputs": lambda: session.pending_inputs,
         "set_state": lambda: session.set_state("k", 1),
-        "get_state": lambda: session.get_state("k"),
         "delete_state": lambda: session.delete_state("k"),
-        "state_keys": session.state_keys,
         "update_state": lambda: session.update_state("k", lambda _: 1),
-        "user state": lambda: session.get_state("k", scope="user"),
         "rewind": lambda: session.rewind(to=1),
         "fork": session.fork,
         "clear": session.clear,
@@ -71,19 +80,19 @@ def calls(runtime: Runtime, session: Session) -> dict[str, Call]:
         "hold": lambda: session.hold("why"),
         "release_hold": session.release_hold,
         "delete": session.delete,
-        "verify": session.verify,
-        "export": session.export,
-        "to_dict": session.to_dict,
-        "snapshot": session.snapshot,
-        "from_dict": lambda: Session.from_dict(saved, runtime=runtime),
-        "metadata": lambda: session.metadata,
-        "user_id": lambda: session.user_id,
-        "retention": lambda: session.retention,
-        "system": lambda: session.system,
         "turn": turn,
+    }
+
+
+def of_the_runtime(runtime: Runtime) -> dict[str, Call]:
+    agent = Agent(model=ScriptedModel("yes"), runtime=runtime)
+    counter = Counter(key="k", runtime=runtime)
+    saved: dict[str, Any] = {"session_id": "s", "messages": []}
+    return {
+        "from_dict": lambda: Session.from_dict(saved, runtime=runtime),
         "run": lambda: agent.session("s").run("x"),
         "run_async": lambda: agent.session("s").run_async("x"),
-        "another session": lambda: runtime.session("t").send_message(message),
+        "another session": lambda: runtime.session("t").send_message(Message.user("x")),
         "a call of an entity": counter.add,
         "a query of an entity": counter.count,
         "get": lambda: runtime.get("s"),
@@ -118,9 +127,10 @@ def is_refused(call: Call, *, in_a_loop: bool) -> bool:
 
 
 def in_child(runtime: Runtime, session: Session) -> list[str]:
+    every = {**reading(session), **writing(session), **of_the_runtime(runtime)}
     allowed = [
         f"{name}, {'in a loop' if in_a_loop else 'without a loop'}"
-        for name, call in calls(runtime, session).items()
+        for name, call in every.items()
         for in_a_loop in (False, True)
         if not is_refused(call, in_a_loop=in_a_loop)
     ]

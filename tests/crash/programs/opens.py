@@ -1,10 +1,11 @@
-"""Opens a store when it is told to, writes one message, and answers "ok" or the error.
+"""Opens a store at the moment that it is told, writes one message, and answers "ok" or the error.
 
 python opens.py FILE
 """
 
 import os
 import sys
+import time
 
 from tertulia import Message, Runtime
 from tertulia.doors import call
@@ -13,7 +14,9 @@ from tertulia.errors import AgentError
 runtime = Runtime(f"sqlite:///{sys.argv[1]}")
 session = runtime.session(str(os.getpid()))
 print("ready", flush=True)
-sys.stdin.readline()
+moment = float(sys.stdin.readline())
+while time.monotonic() < moment:
+    pass
 try:
     session.add_message(Message.user("hello"))
 except AgentError as error:

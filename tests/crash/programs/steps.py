@@ -1,13 +1,14 @@
 """A turn with tools that stands still after each of its commits, until it is told to go on.
 
-Says what was committed. The effect of the tools is "none" or "unknown"; the driver "by hand" or
-"agent".
+Says what was committed. The effect of the tools is "none" or "unknown"; the driver "by hand",
+"agent" (which uses one tool after the other) or "agent at once" (which uses both).
 
 python steps.py FILE DRIVER EFFECT
 """
 
 import asyncio
 import sys
+import threading
 from collections.abc import Awaitable
 from typing import Any, cast
 
@@ -16,9 +17,12 @@ from tertulia.closing import Effect
 from tertulia.stores.base import Change, SessionRow
 from tertulia.testing.models import ScriptedModel
 
+ONE_AT_A_TIME = threading.Lock()
+
 
 def pause(said: str) -> None:
-    print(said, flush=True)
+    with ONE_AT_A_TIME:
+        print(said, flush=True)
     sys.stdin.readline()
 
 
@@ -44,7 +48,7 @@ async def by_hand(runtime: Runtime, effect: Effect) -> None:
         await turn.add_message(Message.assistant("answer"))
 
 
-async def agent(runtime: Runtime, effect: Effect) -> None:
+async def agent(runtime: Runtime, effect: Effect, *, at_once: bool) -> None:
     @tool(effect=effect)
     def charge(card: str) -> str:
         """Charge a card."""
@@ -52,7 +56,7 @@ async def agent(runtime: Runtime, effect: Effect) -> None:
         return f"charged {card}"
 
     calls = [ToolCall(name, "charge", {"card": name}) for name in ("x", "y")]
-    model = ScriptedModel([*calls], "answer")
+    model = ScriptedModel([*calls], "answer") if at_once else ScriptedModel(*calls, "answer")
     session = Agent("ann", model, tools=[charge], runtime=runtime).session("s")
     await session.run_async("question")
 
@@ -60,8 +64,10 @@ async def agent(runtime: Runtime, effect: Effect) -> None:
 async def main() -> None:
     file, driver, effect = sys.argv[1:]
     async with Runtime(SteppedStore(file)) as runtime:
-        drive = {"by hand": by_hand, "agent": agent}[driver]
-        await drive(runtime, cast("Effect", effect))
+        if driver == "by hand":
+            await by_hand(runtime, cast("Effect", effect))
+        else:
+            await agent(runtime, cast("Effect", effect), at_once=driver == "agent at once")
 
 
 asyncio.run(main())
