@@ -13,10 +13,6 @@ from tertulia import Runtime
 pytestmark = pytest.mark.slow_crash
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="connection._migrate: SQLite does not wait where two turn the journal on; a race",
-)
 @pytest.mark.parametrize("times", [10, pytest.param(50, marks=pytest.mark.soak)])
 async def test_processes_that_open_a_new_file_at_once_can_all_use_it(
     tmp_path: Path, times: int
