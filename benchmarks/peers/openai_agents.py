@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agents import SQLiteSession
 from agents.extensions.memory import AsyncSQLiteSession
 
+from agents import SQLiteSession
 from benchmarks.messages import Message
 from benchmarks.systems import System
 

@@ -7,7 +7,6 @@ enters with the next turn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ from tertulia.errors import (
 from tertulia.messages import Message
 from tertulia.opening import Opening
 from tertulia.stores.base import Input, Request, SessionRow
-from tertulia.turns import Asked, Turn, own_turn
+from tertulia.turns import Asked, Busy, Turn, own_turn
 
 BUSY: tuple[str, ...] = ("queue", "reject", "interrupt")
 INTERRUPT_SECONDS = 5.0
@@ -35,110 +34,127 @@ REQUEST_TTL = 7 * DAY
 """How long an idempotency key is remembered, in microseconds."""
 
 
+class Place:
+    """One call's place before a session: it waits durably, and may give up."""
+
+    def __init__(self, conversation: Conversation, asked: Asked) -> None:
+        self._conversation = conversation
+        self._asked = asked
+        self._entry: Input | None = None
+
+    async def enter(self) -> None:
+        """Enter the gate as `busy` says. Raises SessionBusy and TurnTimeout."""
+        conversation, asked = self._conversation, self._asked
+        if conversation.gate.try_enter():
+            return
+        if asked.busy == "reject" and not conversation.approach():
+            raise SessionBusy(
+                f"session {conversation.id!r} is in a turn already", session_id=conversation.id
+            )
+        await self._receive()
+        try:
+            if asked.busy == "interrupt" and conversation.turn is not None:
+                await _interrupt(conversation.turn)
+            await conversation.enter(asked.timeout)
+        except BaseException:
+            await self.withdraw()
+            raise
+
+    def how(self) -> How:
+        """How far the change goes to be made, while another process holds the session."""
+        asked = self._asked
+        return How(
+            timeout=TURN_TIMEOUT if asked.timeout is None else asked.timeout,
+            seize_after=INTERRUPT_SECONDS if asked.busy == "interrupt" else None,
+            held=self._held,
+        )
+
+    async def _held(self, row: SessionRow) -> None:
+        """Another process holds the session."""
+        conversation, busy = self._conversation, self._asked.busy
+        if busy == "reject":
+            raise SessionBusy(
+                f"session {conversation.id!r} is in a turn of another process",
+                session_id=conversation.id,
+            )
+        if busy == "interrupt":
+            await conversation.ask_to_stop(row)
+        await self._receive()
+
+    async def _receive(self) -> None:
+        conversation = self._conversation
+        if self._entry is None and self._asked.messages:
+            conversation.arriving += 1
+            try:
+                self._entry = await conversation.receive(self._asked.messages)
+                if self._entry is not None:
+                    conversation.waiting.add(self._entry.id)
+            finally:
+                conversation.arriving -= 1
+
+    def take(self, draft: Draft) -> None:
+        """Move the inbox row, if there is one, into the log."""
+        if self._entry is not None:
+            take(draft, self._entry)
+
+    def admitted(self) -> None:
+        """The inbox row, if there was one, is in the log."""
+        if self._entry is not None:
+            self._conversation.waiting.discard(self._entry.id)
+
+    async def withdraw(self) -> None:
+        """Take back the inbox row, if there is one."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._conversation.waiting.discard(entry.id)
+            await self._conversation.host.store.drop_inputs([entry.id])
+
+
 async def begin(conversation: Conversation, opening: Opening, asked: Asked) -> Turn:
     """Take hold of a session and start a turn on it.
 
     Raises SessionBusy (with ``busy="reject"``, or when too many wait), TurnTimeout,
     SessionEnded, AccessDenied and IdempotencyConflict.
     """
-    if asked.busy not in BUSY:
-        raise InvalidInput(f"busy={asked.busy!r} does not exist; use one of {', '.join(BUSY)}")
-    outer = own_turn(conversation)
-    if outer is not None:
+    check_busy(asked.busy)
+    if own_turn(conversation) is not None:
         raise UsageError(
             f"session {conversation.id!r} is in a turn of the calling code already; "
             "use that turn instead of beginning another"
         )
-    waited = await take_gate(conversation, asked)
+    place = Place(conversation, asked)
+    await place.enter()
     try:
-        row, messages = await _start(conversation, opening, asked, waited)
+        row, messages = await _start(conversation, opening, asked, place)
     except BaseException:
         conversation.gate.leave()
-        await withdraw(conversation, waited)
+        await place.withdraw()
         raise
     turn = Turn(conversation, row, asked, messages)
     conversation.turn = turn
     return turn
 
 
-async def take_gate(conversation: Conversation, asked: Asked) -> Input | None:
-    """Enter the gate as `busy` says; the inbox row of the input if it had to wait."""
-    if conversation.gate.try_enter():
-        return await _held_elsewhere(conversation, asked)
-    if asked.busy == "reject" and not conversation.approach():
-        raise SessionBusy(
-            f"session {conversation.id!r} is in a turn already", session_id=conversation.id
-        )
-    entry = await _receive(conversation, asked.messages)
-    try:
-        if asked.busy == "interrupt" and conversation.turn is not None:
-            await _interrupt(conversation, conversation.turn)
-        await conversation.enter(asked.timeout)
-    except BaseException:
-        await withdraw(conversation, entry)
-        raise
-    return entry
+def check_busy(busy: Any) -> Busy:
+    """A way of being busy. Raises InvalidInput."""
+    if busy not in BUSY:
+        raise InvalidInput(f"busy={busy!r} does not exist; use one of {', '.join(BUSY)}")
+    return busy
 
 
-async def _interrupt(conversation: Conversation, turn: Turn) -> None:
+async def _interrupt(turn: Turn) -> None:
     """Ask a turn of this process to stop; close it for its driver if that does not answer."""
     turn.request_stop("another turn was asked for")
     if not await turn.ended.within(INTERRUPT_SECONDS):
         await turn.interrupt("it did not stop in time")
 
 
-async def _held_elsewhere(conversation: Conversation, asked: Asked) -> Input | None:
-    """The gate is ours: what if another process holds the session?"""
-    row = conversation.known
-    store = conversation.host.store
-    if row is not None and row.holder is None:
-        return None
-    row = await conversation.row()
-    if row is None or row.holder in (None, store.worker):
-        return None
-    if not store.worker_is_alive(row.holder or b""):
-        return None
-    if asked.busy == "reject":
-        conversation.gate.leave()
-        raise SessionBusy(
-            f"session {conversation.id!r} is in a turn of another process",
-            session_id=conversation.id,
-        )
-    if asked.busy == "interrupt":
-        await store.put_input(
-            Input(
-                session=row.key,
-                worker=store.worker,
-                kind="interrupt",
-                time=conversation.host.clock.now(),
-                body=b"{}",
-            )
-        )
-    return await _receive(conversation, asked.messages)
-
-
-async def _receive(conversation: Conversation, messages: Sequence[Message]) -> Input | None:
-    if not messages:
-        return None
-    entry = await conversation.receive(messages)
-    if entry is not None:
-        conversation.waiting.add(entry.id)
-    return entry
-
-
-async def withdraw(conversation: Conversation, entry: Input | None) -> None:
-    """Take an inbox row back whose waiter gave up."""
-    if entry is not None:
-        conversation.waiting.discard(entry.id)
-        await conversation.host.store.drop_inputs([entry.id])
-
-
 async def _start(
-    conversation: Conversation, opening: Opening, asked: Asked, waited: Input | None
+    conversation: Conversation, opening: Opening, asked: Asked, place: Place
 ) -> tuple[SessionRow, int]:
     store = conversation.host.store
     for _ in range(MAX_RACES):
-        draft = await conversation.draft(opening, _how(asked))
+        draft = await conversation.draft(opening, place.how())
         await conversation.draft_writes(draft)
         draft.close_calls()
         for entry in await left_behind(conversation, draft.row):
@@ -146,32 +162,25 @@ async def _start(
             for message in messages_in(entry):
                 draft.message(message)
         draft.turn, before = draft.seq + 1, draft.added
-        _fill(conversation, draft, asked, waited)
+        _fill(draft, asked, place)
         draft.after["holder"] = store.worker
         draft.after["epoch"] = draft.row.epoch + 1
         draft.after["open_turn"] = draft.turn
         if not await conversation.made(draft) or conversation.known is None:
             continue
-        if waited is not None:
-            conversation.waiting.discard(waited.id)
+        place.admitted()
         row, conversation.known = conversation.known, None
         return row, draft.added - before
     raise conversation.outrun()
 
 
-def _fill(conversation: Conversation, draft: Draft, asked: Asked, waited: Input | None) -> None:
+def _fill(draft: Draft, asked: Asked, place: Place) -> None:
     """The first events of a turn: its start, and its own messages."""
     body: dict[str, Any] = {"agent": asked.agent, "metadata": asked.metadata}
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
-    if waited is not None:
-        take(draft, waited)
+    place.take(draft)
     for message in asked.messages:
         draft.message(message)
-
-
-def _how(asked: Asked) -> How:
-    seize_after = INTERRUPT_SECONDS if asked.busy == "interrupt" else None
-    return How(timeout=asked.timeout or TURN_TIMEOUT, seize_after=seize_after)
 
 
 def take(draft: Draft, entry: Input) -> None:
@@ -190,12 +199,13 @@ async def left_behind(conversation: Conversation, row: SessionRow) -> list[Input
     if row.key == 0:
         return []
     store = conversation.host.store
+    arriving = conversation.arriving > 0
     return [
         entry
         for entry in await store.inputs(row.key)
         if entry.kind == "input"
         and entry.id not in conversation.waiting
-        and (entry.worker == store.worker or not store.worker_is_alive(entry.worker))
+        and not (arriving if entry.worker == store.worker else store.worker_is_alive(entry.worker))
     ]
 
 

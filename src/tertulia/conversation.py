@@ -37,7 +37,7 @@ from tertulia.recovery import close_abandoned
 from tertulia.scoped import StateWrite
 from tertulia.stores.base import Details, Input, Segment, SessionRow
 from tertulia.trimming import trim
-from tertulia.view import View
+from tertulia.view import FLOORS, HIDDEN_GRACE, HOLES, View
 
 if TYPE_CHECKING:
     from tertulia.turns import Turn
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Build = Callable[[Draft], Awaitable[T]]
 
+_NEVER = 2**62
 MAX_WAITERS = 1_000
 MAX_RACES = 1_000
 """How often a change is drafted anew because somebody else was faster."""
@@ -62,6 +63,8 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which it is taken away from a holder that lives."""
     ended: bool = False
     """Also when the conversation was ended."""
+    held: Callable[[SessionRow], Awaitable[None]] | None = None
+    """Called once when it has to wait for another process."""
 
 
 USUAL = How()
@@ -84,6 +87,8 @@ class Conversation:
         """What the object said that queued the newest state write."""
         self.waiting: set[int] = set()
         """Inbox rows that a call of this process waits for."""
+        self.arriving = 0
+        """Calls of this process that are writing their input into the inbox."""
         self.requests: dict[str, tuple[bytes, Outcome[Any]]] = {}
 
     # -- reading
@@ -280,13 +285,16 @@ class Conversation:
     async def _free_row(self, how: How) -> SessionRow | None:
         """The row, once no living worker holds it, or once it may be seized. Raises TurnTimeout."""
         store, now = self.host.store, self.host.clock.monotonic
-        start = now()
+        start, told = now(), False
         while True:
             row = await self.row()
             if row is None or row.holder is None or row.holder == store.worker:
                 return row
             if not store.worker_is_alive(row.holder):
                 return row
+            if how.held is not None and not told:
+                await how.held(row)
+            told = True
             waited = now() - start
             if how.seize_after is not None and waited >= how.seize_after:
                 return row
@@ -330,9 +338,11 @@ class Conversation:
             keep = policy.keep or policy.max_messages
             await trim(self.host.store, draft, policy.max_messages, keep)
         ended = draft.after.get("status", draft.row.status) == "ended"
-        draft.after["due_at"] = retention.due_at(
-            policy, draft.now, ended=ended, visible=draft.visible
-        )
+        active = draft.row.active if draft.quiet else draft.now
+        due = retention.due_at(policy, active, ended=ended, visible=draft.visible)
+        if policy.auto_prune and draft.after.get("marks", draft.row.marks) & (FLOORS | HOLES):
+            due = min(due or _NEVER, _hidden_due(draft))
+        draft.after["due_at"] = due
 
     # -- the inbox
 
@@ -355,6 +365,14 @@ class Conversation:
             await self._take_back(entry)
             raise
 
+    async def ask_to_stop(self, row: SessionRow) -> None:
+        """Ask the process that holds the session to let go of it."""
+        store = self.host.store
+        now = self.host.clock.now()
+        await store.put_input(
+            Input(session=row.key, worker=store.worker, kind="interrupt", time=now, body=b"{}")
+        )
+
     async def _take_back(self, entry: Input) -> None:
         """Withdraw an input whose waiter was cancelled while it was being written."""
         store = self.host.store
@@ -370,3 +388,11 @@ class Conversation:
 
 async def nothing(draft: Draft) -> None:
     """Draft nothing but what is queued."""
+
+
+def _hidden_due(draft: Draft) -> int:
+    """When a sweep should look for bodies that have been hidden for long enough to be erased."""
+    known = draft.row.due_at
+    if known is not None and draft.now < known <= draft.now + HIDDEN_GRACE:
+        return known
+    return draft.now + HIDDEN_GRACE

@@ -77,6 +77,8 @@ class Draft:
         self.extend_cut: tuple[int, int] | None = None
         self.after: dict[str, Any] = {}
         self.create = create
+        self.quiet = False
+        """Housekeeping: it is no activity, from which retention counts."""
         self._salt = salt
         self._digest = row.digest
         self.seq = row.seq
@@ -152,7 +154,7 @@ class Draft:
             digest=self._digest,
             open_calls=self.open_calls,
             visible=self.visible,
-            active=self.now,
+            active=self.row.active if self.quiet else self.now,
             **self.after,
         )
         return Change(
@@ -182,4 +184,6 @@ class Draft:
 
 def messages_of(values: Iterable[Mapping[str, Any] | Message]) -> list[Message]:
     """Messages, checked one by one; raises InvalidMessage before anything is written."""
+    if not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidMessage(f"messages must be a list of them, not a {type(values).__name__}")
     return [parse(value) for value in values]

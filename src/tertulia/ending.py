@@ -16,8 +16,13 @@ from tertulia.stores.base import Details, Receipt, SessionRow
 from tertulia.view import View
 
 
-async def end(conversation: Conversation, opening: Opening, reason: str | None) -> None:
-    """End the conversation: session state is cleared, writes are refused until `reopen`."""
+async def end(
+    conversation: Conversation, opening: Opening, reason: str | None, *, quiet: bool = False
+) -> None:
+    """End the conversation: session state is cleared, writes are refused until `reopen`.
+
+    `quiet` is for housekeeping, which is no activity.
+    """
     outside_turn(conversation, "end")
     store = conversation.host.store
 
@@ -31,12 +36,14 @@ async def end(conversation: Conversation, opening: Opening, reason: str | None) 
                     await StateWrite("session", key, None).draft(draft, store)
         draft.add(events.SESSION_ENDED, {"reason": reason}, actor="app")
         draft.after["status"] = "ended"
+        draft.quiet = quiet
 
     await conversation.append(opening, build)
 
 
 async def reopen(conversation: Conversation, opening: Opening) -> None:
     """Go on with a conversation that was ended; nothing happens if it was not."""
+    outside_turn(conversation, "reopen")
 
     async def build(draft: Draft) -> None:
         if draft.row.status == "ended":
@@ -72,6 +79,7 @@ async def hold(conversation: Conversation, opening: Opening, reason: str | None)
     """Set a legal hold, or release it with None. Raises InvalidInput for an empty reason."""
     if reason is not None and not reason.strip():
         raise InvalidInput("a legal hold needs its reason, for example the case it belongs to")
+    outside_turn(conversation, "setting or releasing a hold")
 
     async def build(draft: Draft) -> None:
         old: Details = draft.after.get("details", draft.row.details)
@@ -83,6 +91,7 @@ async def hold(conversation: Conversation, opening: Opening, reason: str | None)
         kind = events.HOLD_RELEASED if reason is None else events.HOLD_SET
         draft.add(kind, {"reason": reason or old.hold}, actor="app")
         draft.after["details"] = msgspec.structs.replace(old, hold=reason, retention=kept)
+        draft.quiet = True
 
     await conversation.enter()
     try:

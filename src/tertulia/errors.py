@@ -73,7 +73,7 @@ class MissingExtra(ConfigurationError, ImportError):
 
 
 class ForkedRuntimeError(UsageError):
-    """The runtime was made before ``os.fork``; make a new one in the child."""
+    """The runtime was made before ``os.fork``; start child processes by spawn instead."""
 
 
 class SessionError(AgentError):

@@ -18,7 +18,7 @@ from tertulia.messages import Message, parse
 from tertulia.opening import Opening
 from tertulia.stores.base import SessionRow
 from tertulia.turns import Asked, Busy, Turn, own_turn
-from tertulia.values import identifier, json_object, json_value
+from tertulia.values import identifier, json_object, json_value, text
 from tertulia.view import View, settle
 
 MessageLike = Message | Mapping[str, Any]
@@ -61,11 +61,11 @@ class Handle:
             user=None if user_id is None else identifier(user_id, "user_id"),
             metadata=None if metadata is None else json_object(metadata, "metadata"),
             retention=retentions.to_dict(policy),
-            system=system,
-            messages=tuple(messages_of(messages or ())),
+            system=None if system is None else text(system, "system"),
+            messages=tuple(messages_of(() if messages is None else messages)),
         )
         self._conversation = conversation_of(runtime, app, self._id)
-        self._busy: Busy = busy
+        self._busy: Busy = admission.check_busy(busy)
         self._timeout = turn_timeout
         self._agent = agent
 
@@ -135,9 +135,9 @@ class Handle:
         if it had not happened, unless it did something in the world. A cancellation interrupts
         it, and what it did stays. Raises SessionBusy, TurnTimeout, SessionEnded, AccessDenied.
         """
-        text = {"role": "user", "content": message} if isinstance(message, str) else message
+        said = {"role": "user", "content": message} if isinstance(message, str) else message
         asked = Asked(
-            messages=() if text is None else (parse(text),),
+            messages=() if said is None else (parse(said),),
             busy=busy or self._busy,
             timeout=self._timeout if timeout is None else timeout,
             agent=agent,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 from tertulia import events, pruning
 from tertulia.branching import outside_turn, permit
@@ -18,8 +18,17 @@ from tertulia.scoped import applied
 from tertulia.stores.base import Mark
 from tertulia.view import FLOORS, HOLES, View
 
-Summarize = Callable[[list[Message]], Any]
-Judge = Callable[[Message], Any]
+
+class Runs(Protocol):
+    """An agent, as far as pruning needs one."""
+
+    def run(self, request: str) -> Awaitable[Any]:
+        """Answer a request; the answer has a `text`."""
+        ...
+
+
+Summarize = Callable[[list[Message]], Any] | Runs
+Judge = Callable[[Message], Any] | Runs
 
 
 async def clear(conversation: Conversation, opening: Opening) -> int:
@@ -56,11 +65,13 @@ async def prune(
     outside_turn(conversation, "prune")
     if strategy.kind == "summarize_old" and summarize is None:
         raise ConfigurationError(
-            "summarize_old needs summarize=, a callable that gets the old messages and gives text"
+            "summarize_old needs summarize=: a callable that gets the old messages and gives "
+            "text, or an agent"
         )
     if strategy.kind == "keep_important" and judge is None:
         raise ConfigurationError(
-            "keep_important needs judge=, a callable that gets a message and gives true or false"
+            "keep_important needs judge=: a callable that gets a message and gives true or false, "
+            "or an agent"
         )
 
     async def build(draft: Draft) -> PruneReport:
@@ -91,7 +102,7 @@ async def _keep_last(
     summary: str | None = None
     if summarize is not None and strategy.kind == "summarize_old":
         old = await view.messages(before=position + 1)
-        summary = str(await applied(summarize, old))
+        summary = await _summary(summarize, old)
         kept += 1
     body: dict[str, Any] = {"strategy": name, "hidden": before - kept, "position": position}
     if summary is not None:
@@ -100,6 +111,22 @@ async def _keep_last(
     _floor(draft, position, seq)
     draft.visible = kept
     return _report(name, draft, before - kept, before, position, summary)
+
+
+async def _summary(summarize: Summarize, old: list[Message]) -> str:
+    if callable(summarize):
+        return str(await applied(summarize, old))
+    told = "\n".join(f"{message.role}: {message.text}" for message in old)
+    answer = await summarize.run(f"Summarise this conversation in a few sentences:\n\n{told}")
+    return str(answer.text)
+
+
+async def _judged(judge: Judge, message: Message) -> bool:
+    if callable(judge):
+        return bool(await applied(judge, message))
+    question = "Is this message important for the rest of its conversation? Answer yes or no."
+    answer = await judge.run(f"{question}\n\n{message.role}: {message.text}")
+    return str(answer.text).strip().lower().startswith("yes")
 
 
 async def _shown_after(view: View, position: int, newest: list[Any], before: int) -> int:
@@ -116,7 +143,7 @@ async def _keep_important(
     view = await _view(conversation, draft)
     records = await view.turns()
     row = draft.row
-    important = [bool(await applied(judge, message_of(record, row.id))) for record in records]
+    important = [await _judged(judge, message_of(record, row.id)) for record in records]
     stretches = pruning.holes(
         [record.turn for record in records],
         [record.seq for record in records],

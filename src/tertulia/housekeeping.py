@@ -8,25 +8,20 @@ from typing import Any
 
 import msgspec
 
-from tertulia import ending, hiding, pruning, retention
+from tertulia import ending, erasing, hiding, pruning, retention
 from tertulia.clock import DAY
 from tertulia.codec import decode, encode, event_of
-from tertulia.conversation import How
-from tertulia.drafting import Draft
-from tertulia.errors import AgentError
-from tertulia.events import SESSION_ERASED
+from tertulia.errors import AgentError, RetentionRefused
 from tertulia.following import log
 from tertulia.handle import conversation_of
 from tertulia.host import Host
 from tertulia.opening import Opening
 from tertulia.retention import Due, Retention
 from tertulia.snapshot import take
-from tertulia.stores.base import Receipt, Segment, SessionRow
-from tertulia.view import ERASABLE, FLOORS, View
+from tertulia.stores.base import Receipt, SessionRow
 
 REQUEST_TTL = 7 * DAY
-HIDDEN_GRACE = 7 * DAY
-"""How long after it was hidden a body is kept, so that hiding can be undone; in microseconds."""
+ERASE = "messages were hidden more than 7 days ago"
 PAGE = 200
 
 
@@ -36,7 +31,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     app_name: str | None
     action: str
-    """`delete`, `end` or `prune`."""
+    """`delete`, `end`, `prune` or `erase`."""
     reason: str
     acts: bool
     """False where retention only says it: `auto_prune` is off, or a hold stands."""
@@ -49,9 +44,9 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
 
     sessions: int
     values: int
-    """Values of user state that were removed."""
+    """Values of user state that were removed; none while a session is held."""
     held: list[str]
-    """Sessions that were left because of a legal hold."""
+    """Sessions that were left because of a legal hold, on them or on a fork of theirs."""
     time: int
     out_of_reach: list[str]
 
@@ -77,22 +72,11 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
         policy = retention.parse(row.details.retention)
         if policy is None:
             continue
-        if not dry_run and policy.auto_prune and _erasable(policy, row):
-            await erase_hidden(host, row)
-        for due in _due(policy, row, now):
+        hidden = await erasing.hidden(host.store, row, policy, now)
+        dues = [*_due(policy, row, now), *([Due("erase", ERASE, True)] if hidden else [])]
+        for due in dues:
             error = None if dry_run or not due.acts else await _carry_out(host, row, policy, due)
-            done = due.acts and not dry_run and error is None
-            found.append(
-                Swept(
-                    session_id=row.id,
-                    app_name=row.app,
-                    action=due.action,
-                    reason=due.reason,
-                    acts=due.acts,
-                    done=done,
-                    error=error,
-                )
-            )
+            found.append(_swept(row, due, error, done=not dry_run))
             if due.action == "delete":
                 break
     if not dry_run:
@@ -100,36 +84,16 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
     return found
 
 
-def _erasable(policy: Retention, row: SessionRow) -> bool:
-    held = policy.legal_hold or row.details.hold is not None
-    return not held and not policy.immutable and bool(row.marks & FLOORS)
-
-
-async def erase_hidden(host: Host, row: SessionRow) -> int:
-    """Erase what a floor has hidden for longer than the grace; how many bodies that were.
-
-    What a fork may still show stays.
-    """
-    view = await View.at(host.store, row, row.seq)
-    floor = await view.floor()
-    if floor is None or floor.at <= row.base:
-        return 0
-    at = await host.store.records([Segment(row.key, floor.at - 1, floor.at)])
-    if at[0].time > host.clock.now() - HIDDEN_GRACE:
-        return 0
-    if any(child.base < floor.at for child in await host.store.children(row.key)):
-        return 0
-    hidden = [Segment(row.key, row.base, floor.high)]
-    erased = await host.store.erase(hidden, ERASABLE)
-    if erased:
-        conversation = conversation_of(host, row.app, row.id)
-        body = {"position": floor.high, "bodies": erased}
-
-        async def build(draft: Draft) -> None:
-            draft.add(SESSION_ERASED, body)
-
-        await conversation.append(Opening(), build, How(ended=True))
-    return erased
+def _swept(row: SessionRow, due: Due, error: str | None, *, done: bool) -> Swept:
+    return Swept(
+        session_id=row.id,
+        app_name=row.app,
+        action=due.action,
+        reason=due.reason,
+        acts=due.acts,
+        done=done and due.acts and error is None,
+        error=error,
+    )
 
 
 def _due(policy: Retention, row: SessionRow, now: int) -> list[Due]:
@@ -151,7 +115,9 @@ async def _carry_out(host: Host, row: SessionRow, policy: Retention, due: Due) -
         if due.action == "delete":
             await ending.delete(conversation, opening, due.reason)
         elif due.action == "end":
-            await ending.end(conversation, opening, due.reason)
+            await ending.end(conversation, opening, due.reason, quiet=True)
+        elif due.action == "erase":
+            await erasing.erase(conversation, policy)
         else:
             name = f"keep_last_{policy.keep}"
             await hiding.prune(conversation, opening, pruning.parse(name), name)
@@ -166,14 +132,13 @@ async def erase_user(host: Host, user: str) -> Erasure:
     erased = 0
     now = host.clock.now()
     async for row in rows(host, user=user):
-        policy = retention.parse(row.details.retention)
-        if row.details.hold is not None or (policy is not None and policy.legal_hold):
+        conversation = conversation_of(host, row.app, row.id)
+        try:
+            await ending.delete(conversation, Opening(), "a person's erasure", erasing=True)
+        except RetentionRefused:
             held.append(row.id)
-            continue
-        await ending.delete(
-            conversation_of(host, row.app, row.id), Opening(), "a person's erasure", erasing=True
-        )
-        erased += 1
+        else:
+            erased += 1
     out_of_reach = ["backups", "exports"]
     body = {
         "user": sha256(b"tertulia.1/user\0" + user.encode()).hexdigest(),
@@ -182,8 +147,10 @@ async def erase_user(host: Host, user: str) -> Erasure:
         "out_of_reach": out_of_reach,
     }
     values = 0
-    if not held:
-        receipt = Receipt(time=now, type="session.erased", body=encode(body))
+    receipt = Receipt(time=now, type="session.erased", body=encode(body))
+    if held:
+        await host.store.add_receipt(receipt)
+    else:
         values = await host.store.erase_user(user, receipt)
     return Erasure(sessions=erased, values=values, held=held, time=now, out_of_reach=out_of_reach)
 

@@ -43,6 +43,9 @@ class Proof:
         """
         row = await self._conversation.existing(self._opening)
         anchored = self._anchored(row, anchor, key)
+        if anchor is not None and not anchored:
+            reason = "the anchor names another log: this session was created anew, or is another"
+            return audit.Verification(ok=False, checked=0, head=row.digest.hex(), reason=reason)
         source = await self._source(row)
         chain = audit.ChainChecker(row.uid, source.start(), row.base, anchored)
         fold = audit.Refold(source.start(), row.base)
@@ -69,10 +72,7 @@ class Proof:
         if key is None:
             raise InvalidInput("an anchor is checked with its key; pass key=")
         heads = audit.check_anchor(anchor, key)
-        found = {head.seq: head.digest for head in heads if head.uid == row.uid}
-        if not found:
-            raise InvalidInput(f"the anchor does not name session {row.id!r} as it is stored")
-        return found
+        return {head.seq: head.digest for head in heads if head.uid == row.uid}
 
     async def anchor(self, key: bytes) -> dict[str, Any]:
         """Sign where the log stands now. Raises InvalidInput for a key that is none."""

@@ -40,13 +40,14 @@ async def close_turn(
     if kind == events.TURN_FAILED and kept:
         kind = events.TURN_INTERRUPTED
     outcome = "kept" if kept else "hidden"
-    draft.add(kind, {**body, "outcome": outcome, "messages": trace.messages})
+    messages = trace.messages + draft.added
+    draft.add(kind, {**body, "outcome": outcome, "messages": messages})
     draft.after["holder"] = None
     draft.after["open_turn"] = None
     if not kept:
         await _hide_turn(store, draft, trace.turn)
     else:
-        draft.count(trace.messages + draft.added)
+        draft.count(messages)
     draft.open_calls, draft.turn = (), None
 
 

@@ -19,7 +19,7 @@ from tertulia.errors import InvalidInput
 MAX_DAYS: Final = 365_000
 MAX_MESSAGES: Final = 1_000_000_000
 
-DueAction = Literal["delete", "end", "prune"]
+DueAction = Literal["delete", "end", "prune", "erase"]
 Deed = Literal["prune", "clear", "rewind", "delete", "erase"]
 
 _WINDOWS: Final = ("sliding_window", "keep_last_n")

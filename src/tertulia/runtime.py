@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, finalize, ref
 
 import msgspec
 
@@ -68,7 +68,7 @@ class Runtime:
         self._ids = ids or SystemIds()
         self._pid = os.getpid()
         self._registry: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
-        self._dirty: set[Any] = set()
+        self._dirty = _Dirty(self)
         self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
         self._tokens: list[Any] = []
         _open.add(self)
@@ -80,7 +80,8 @@ class Runtime:
         """The store. Raises ForkedRuntimeError in a forked child."""
         if os.getpid() != self._pid:
             raise ForkedRuntimeError(
-                "this runtime was made before os.fork; make a new Runtime in the child"
+                "this runtime was made before os.fork; start child processes by spawn, and make "
+                "a new Runtime in them"
             )
         return self._store
 
@@ -267,7 +268,29 @@ def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
 
 # -- the default runtime, and those of stores that sessions were given
 
-_open: set[Runtime] = set()
+
+class _Dirty(set[Any]):
+    """What is yet to be written of a runtime, which lives on until it is."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self._runtime = ref(runtime)
+
+    def add(self, element: Any, /) -> None:
+        runtime = self._runtime()
+        if runtime is not None:
+            _unwritten.add(runtime)
+        super().add(element)
+
+    def discard(self, element: Any, /) -> None:
+        super().discard(element)
+        runtime = self._runtime()
+        if not self and runtime is not None:
+            _unwritten.discard(runtime)
+
+
+_open: WeakSet[Runtime] = WeakSet()
+_unwritten: set[Runtime] = set()
 _by_store: WeakValueDictionary[int | str, Runtime] = WeakValueDictionary()
 _default: list[Runtime] = []
 _lock = threading.Lock()
@@ -286,7 +309,19 @@ def runtime_for(store: Any = None) -> Runtime:
         found = _by_store.get(name)
         if found is None:
             found = _by_store[name] = Runtime(store)
+            if found._store is not store:  # pyright: ignore[reportPrivateUsage]
+                finalize(found, _close_quietly, found._store, os.getpid())  # pyright: ignore[reportPrivateUsage]
         return found
+
+
+def _close_quietly(store: LogStore, process: int) -> None:
+    """Close a store that was made for sessions which are gone; what it was given is written."""
+    if os.getpid() == process:
+        doors.call(_closed(store))
+
+
+async def _closed(store: LogStore) -> None:
+    await store.close()
 
 
 def configure(*, store: Any = None, model: str | None = None) -> None:

@@ -36,7 +36,7 @@ from tertulia.proof import Proof
 from tertulia.pruning import PruneReport
 from tertulia.scoped import Pending
 from tertulia.state import ScopedState, State
-from tertulia.stores.base import Input, Receipt
+from tertulia.stores.base import Receipt
 from tertulia.turns import Asked, own_turn
 from tertulia.values import identifier
 
@@ -82,24 +82,23 @@ class Session(Handle):
         turn = own_turn(conversation)
         if turn is not None:
             return await turn.add_messages(checked)
-        waited: Input | None = None
-        if not conversation.gate.try_enter():
-            asked = Asked(messages=tuple(checked), timeout=self._timeout)
-            waited = await admission.take_gate(conversation, asked)
+        busy = "reject" if self._busy == "reject" else "queue"
+        asked = Asked(messages=tuple(checked), busy=busy, timeout=self._timeout)
+        place = admission.Place(conversation, asked)
+        await place.enter()
         try:
-            return await self._send(checked, waited, idempotency_key)
+            return await self._send(checked, place, idempotency_key)
         finally:
             conversation.gate.leave()
 
     async def _send(
-        self, messages: list[Message], waited: Input | None, key: str | None
+        self, messages: list[Message], place: admission.Place, key: str | None
     ) -> list[Message]:
         conversation = self._conversation
         digest = b"" if key is None else sha256(encode(messages, "the request")).digest()
 
         async def build(draft: Draft) -> list[Message]:
-            if waited is not None:
-                admission.take(draft, waited)
+            place.take(draft)
             found = await admission.earlier(conversation, draft.row, key, digest)
             if found is not None:
                 return msgspec.json.decode(found.result or b"[]", type=list[Message])
@@ -109,12 +108,11 @@ class Session(Handle):
             return sent
 
         try:
-            sent = await conversation.commit(self._opening, build)
+            sent = await conversation.commit(self._opening, build, place.how())
         except BaseException:
-            await admission.withdraw(conversation, waited)
+            await place.withdraw()
             raise
-        if waited is not None:
-            conversation.waiting.discard(waited.id)
+        place.admitted()
         self._opened()
         return sent
 

@@ -71,9 +71,20 @@ def identifier(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{what} must be text, not {type(value).__name__}")
     if not value:
-        raise InvalidInput(f"{what} must not be empty; leave it out to get a new one")
+        raise InvalidInput(f"{what} must not be empty; leave it out instead")
     if len(value) > MAX_ID:
         raise InvalidInput(f"{what} has {len(value)} characters; at most {MAX_ID} are allowed")
     if not value.isprintable():
         raise InvalidInput(f"{what} {value[:40]!r} has control characters or broken text in it")
+    return value
+
+
+def text(value: Any, what: str) -> str:
+    """Text that can be stored as UTF-8. Raises InvalidInput."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be text, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{what} is no Unicode text: {error.reason}") from None
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from tertulia import events, history
+from tertulia.clock import DAY
 from tertulia.codec import body_of, message_of
 from tertulia.errors import HistoryErased, InvalidInput
 from tertulia.events import Record
@@ -70,6 +71,8 @@ async def _before_open_calls(store: LogStore, row: SessionRow) -> int:
     return newest[-1].turn - 1 if newest else row.seq
 
 
+HIDDEN_GRACE = 7 * DAY
+"""How long after it was hidden a body is kept, so that hiding can be undone; in microseconds."""
 ERASABLE = (events.MESSAGE_ADDED, events.TOOL_CALLED, events.TOOL_RETURNED, events.TOOL_FAILED)
 """Events whose bodies go when nothing shows them any more."""
 
@@ -210,7 +213,10 @@ class View:
 
     async def _summary(self, floor: Mark) -> list[Message]:
         """What stands for the messages below the floor, if they were summarised."""
-        owner = await owner_of(self._store, self.row, floor.at)
+        try:
+            owner = await owner_of(self._store, self.row, floor.at)
+        except HistoryErased:
+            return []
         records = await self._store.records(
             [Segment(owner.key, floor.at - 1, floor.at)], types=[events.SESSION_PRUNED]
         )
@@ -227,17 +233,6 @@ class View:
                 time=records[0].time,
             )
         ]
-
-    async def floor(self) -> Mark | None:
-        """The newest floor, below which nothing is shown."""
-        if not self.row.marks & FLOORS:
-            return None
-        async for page in self._pages():
-            for segment in page:
-                found = await self._store.marks(segment, "floor", below=_EVERYTHING, limit=1)
-                if found:
-                    return found[0]
-        return None
 
     async def count(self) -> int:
         """How many messages are shown."""

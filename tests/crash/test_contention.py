@@ -24,10 +24,6 @@ from tertulia.stores.base import Change, SessionRow
 pytestmark = pytest.mark.slow_crash
 
 
-TAKEN = "an input is in the inbox before it is known that somebody waits for it"
-SOMETIMES_TAKEN = pytest.mark.xfail(strict=False, reason=f"{TAKEN}; a race")
-
-
 async def check(file: Path, names: set[str], turns: int) -> None:
     async with Runtime(f"sqlite:///{file}") as runtime:
         session = runtime.session(SESSION)
@@ -46,7 +42,6 @@ def names_of(processes: str, threads: int, tasks: int) -> set[str]:
     }
 
 
-@SOMETIMES_TAKEN
 @pytest.mark.parametrize(("threads", "tasks"), [(1, 2), (2, 1), (2, 2)])
 @pytest.mark.parametrize("turns", [20, pytest.param(300, marks=pytest.mark.soak)])
 def test_turns_at_once_from_tasks_and_threads_are_all_answered_in_order(
@@ -57,7 +52,7 @@ def test_turns_at_once_from_tasks_and_threads_are_all_answered_in_order(
     asyncio.run(check(file, names_of("a", threads, tasks), turns))
 
 
-@pytest.mark.parametrize(("threads", "tasks"), [(1, 1), pytest.param(2, 2, marks=SOMETIMES_TAKEN)])
+@pytest.mark.parametrize(("threads", "tasks"), [(1, 1), (2, 2)])
 @pytest.mark.parametrize("turns", [8, pytest.param(100, marks=pytest.mark.soak)])
 async def test_turns_at_once_from_two_processes_are_all_answered_in_order(
     tmp_path: Path, threads: int, tasks: int, turns: int
@@ -111,7 +106,6 @@ class Elsewhere:
         self._thread.join()
 
 
-@pytest.mark.xfail(strict=True, reason=TAKEN)
 async def test_an_input_that_waits_is_not_taken_from_its_waiter_who_has_no_time_to_look(
     tmp_path: Path,
 ) -> None:

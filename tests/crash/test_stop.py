@@ -41,16 +41,10 @@ async def texts(session: Session) -> list[str]:
     return [message.text for message in await session.history()]
 
 
-KEPT = "the writer tells those who wait before it lets go of its turn to write"
-
-
 @pytest.mark.parametrize("times", [40, pytest.param(300, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "send",
-    [
-        pytest.param("send", marks=pytest.mark.xfail(strict=False, reason=f"{KEPT}; a race")),
-        pytest.param("send-much", marks=pytest.mark.xfail(strict=True, reason=KEPT)),
-    ],
+    ["send", "send-much"],
 )
 async def test_a_process_that_stops_after_a_commit_holds_up_nobody(
     tmp_path: Path, runtime: Runtime, times: int, send: str

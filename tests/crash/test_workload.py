@@ -10,7 +10,6 @@ from tests.crash.promises import check_next_turn, losses
 from tests.crash.workload import Fact, Worker
 
 from tertulia import Message, Runtime
-from tertulia.errors import HistoryErased
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -42,11 +41,6 @@ async def test_a_fact_that_is_not_so_is_found(tmp_path: Path) -> None:
         assert len(await losses(runtime, wrong)) == len(wrong)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=HistoryErased,
-    reason="View._summary looks for the owner of a floor that lies in a deleted parent",
-)
 async def test_a_fork_is_readable_when_its_parent_was_pruned_before_and_deleted_after(
     tmp_path: Path,
 ) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from tests.integration.test_sessions_support import (
-    defect,
     say,
     texts,
     user,
@@ -120,7 +119,6 @@ def test_metadata_that_is_no_json_object_is_refused_at_construction(
         runtime.session("s", metadata=wrong)
 
 
-@defect("Handle.__init__ does not check the system prompt")
 @pytest.mark.parametrize("wrong", [5, ["be brief"], {"a": 1}, "\ud800"])
 def test_a_system_prompt_that_is_no_text_is_refused_at_construction(
     runtime: Runtime, wrong: Any
@@ -129,7 +127,6 @@ def test_a_system_prompt_that_is_no_text_is_refused_at_construction(
         runtime.session("s", system=wrong)
 
 
-@defect("Handle.__init__ does not check busy")
 @pytest.mark.parametrize("wrong", ["wait", 5, ""])
 def test_a_way_of_being_busy_that_does_not_exist_is_refused_at_construction(
     runtime: Runtime, wrong: Any
@@ -162,7 +159,6 @@ async def test_a_reason_and_metadata_of_a_turn_are_checked(session: Session) -> 
     await say(session, "a")
 
 
-@defect("drafting.messages_of: TypeError")
 async def test_messages_that_are_no_sequence_are_refused(session: Session) -> None:
     wrong: Any = 5
     with pytest.raises(InvalidInput):

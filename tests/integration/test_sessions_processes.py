@@ -15,7 +15,6 @@ from tests.integration.test_sessions_support import (
     Place,
     begin,
     calls,
-    defect,
     paired,
     result,
     say,
@@ -329,10 +328,7 @@ async def test_two_workers_that_create_a_session_at_once_make_one(lasting: Place
     assert len(await sessions[0].events(types="session.created")) == 1
 
 
-_KNOWN = defect("admission._held_elsewhere believes the row it knows, and waits")
-
-
-@pytest.mark.parametrize("known", [False, pytest.param(True, marks=_KNOWN)])
+@pytest.mark.parametrize("known", [False, True])
 async def test_reject_refuses_at_once_when_another_worker_holds_it(
     lasting: Place, known: bool
 ) -> None:
@@ -365,7 +361,6 @@ async def test_a_deadline_holds_also_when_another_worker_holds_it(
     assert "two" not in texts(await first.history())
 
 
-@defect("admission._how: `timeout or TURN_TIMEOUT` makes 600 s of 0")
 async def test_a_deadline_of_zero_is_no_wait(lasting: Place) -> None:
     first, second = lasting.open().session("s"), lasting.open().session("s")
     turn = await begin(first, "one")
@@ -375,7 +370,6 @@ async def test_a_deadline_of_zero_is_no_wait(lasting: Place) -> None:
     await turn.complete()
 
 
-@defect("admission._held_elsewhere believes the row it knows: nothing is in the inbox")
 async def test_an_input_that_waits_for_another_worker_is_durable(lasting: Place) -> None:
     first, runtime = lasting.open().session("s"), lasting.open()
     second = runtime.session("s")

@@ -108,11 +108,6 @@ class Place:
                 raise
 
 
-def defect(reason: str) -> pytest.MarkDecorator:
-    """What the core does wrong as yet; the mark fails when it is put right."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 async def prove(runtime: Runtime) -> None:
     """Fail where the chain of a session, or what is derived from its log, does not fit."""
     for info in await runtime.sessions(limit=None):

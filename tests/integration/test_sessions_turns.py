@@ -16,7 +16,6 @@ from tests.integration.test_sessions_support import (
     begin,
     broken,
     calls,
-    defect,
     paired,
     result,
     say,
@@ -352,7 +351,6 @@ async def test_two_turns_at_once_from_two_tasks_follow_each_other(session: Sessi
     assert sorted(said[0::2]) == [str(number) for number in range(8)]
 
 
-@pytest.mark.xfail(strict=False, reason="by chance the race of the input that is being written")
 def test_two_turns_at_once_from_two_threads_and_their_loops_follow_each_other(
     session: Session,
 ) -> None:
@@ -545,7 +543,6 @@ async def test_a_waiter_cancelled_while_its_input_is_written_withdraws_it(
     assert texts(await session.history()) == ["one", "answer", "three"]
 
 
-@defect("admission._receive writes messages[0] only")
 class _SlowToAnswer(MemoryStore):
     """A store that tells late that an input is written."""
 
@@ -561,7 +558,6 @@ class _SlowToAnswer(MemoryStore):
         return made
 
 
-@defect("admission._receive: an input is in the inbox before it is in `waiting`, and is taken")
 async def test_an_input_that_is_being_written_is_not_taken_by_another_turn() -> None:
     store = _SlowToAnswer()
     runtime = Runtime(store)

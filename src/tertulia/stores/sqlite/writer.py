@@ -155,6 +155,8 @@ class Writer:
         except apsw.Error as error:
             fail(jobs, translate(error, "the store"))
         self.statistics.count(jobs, monotonic() - started)
+        if self._queue.empty() and not self._ahead:
+            self._turn.release()
         settle(jobs)
         self._bells.ring([job.touched for job in jobs])
         self._checkpoints.after_batch()
@@ -201,4 +203,6 @@ class Writer:
                 if job is not None:
                     jobs.append(job)
         fail(jobs, StoreClosed("the store was closed before this was written"))
+        if self._queue.empty() and not self._ahead:
+            self._turn.release()
         settle(jobs)
