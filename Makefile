@@ -69,6 +69,6 @@ lock: ## make requirements/*.txt again, with the newest versions
 	@$(COMPILE) --output-file requirements/bench.txt pyproject.toml requirements/bench.in
 
 clean: ## remove the environments, caches and demo databases
-	rm -rf .venv .venv-bench .venv-lock .venv*.lock build dist demo.db demo.db-* .coverage htmlcov
+	rm -rf .venv .venv-bench .venv-lock .venv*.lock build dist demo.db demo.db-* demo.db.workers .coverage htmlcov
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

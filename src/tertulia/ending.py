@@ -148,6 +148,7 @@ async def delete(
                     "events": row.seq - row.base,
                     "digest": row.digest.hex(),
                     "why": why,
+                    "forks": len(children),
                     "out_of_reach": ["backups", "exports"],
                 }
             ),

@@ -643,3 +643,12 @@ def test_documents_work_without_an_event_loop(redis: Redis) -> None:
     assert again.get_state("k") == 1
     for one in (session, again):
         asyncio.run(one._host.store.close())  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_store_with_asynchronous_methods_is_refused_before_anything_is_lost() -> None:
+    class Asynchronous(RedisStore):
+        async def save(self, session_id: str, data: dict[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            raise AssertionError("nobody awaits this")
+
+    with pytest.raises(ConfigurationError, match="save is asynchronous"):
+        Session("s", store=Asynchronous(Redis()))

@@ -121,10 +121,21 @@ def translated(error: Exception, name: str) -> AgentError:
     if isinstance(error, ImportError):
         return MissingExtra(_EXTRAS.get(provider, provider), f"what {name} needs ({error})")
     if type(error).__name__ == "UserError":
+        if "API_KEY" in str(error):
+            return missing_key(provider, name)
         return ConfigurationError(f"{name}: {error}")
     status = getattr(error, "status_code", None)
     kind = type(error).__name__ if status is None else f"HTTP {status}"
     return ModelError(f"{name} failed ({kind}): {error}")
+
+
+def missing_key(provider: str, name: str) -> ConfigurationError:
+    """What is told where the key of a provider is not set."""
+    prefix = provider.partition("-")[0].upper()
+    return ConfigurationError(
+        f"{name} needs the environment variable {prefix}_API_KEY; set it, or use another model, "
+        "for example offline"
+    )
 
 
 def _infer(name: str) -> PydanticModel:

@@ -49,10 +49,23 @@ def model_of(named: str | None) -> str:
     return next((model for key, model in BY_KEY if os.environ.get(key)), OFFLINE)
 
 
+def check_key(model: str) -> None:
+    """Raise ConfigurationError where the key of a known provider is not set."""
+    from tertulia.agents.providers import missing_key
+
+    provider = model.partition(":")[0]
+    for key, known in BY_KEY:
+        base_url = key.replace("API_KEY", "BASE_URL")
+        named = provider == known.partition(":")[0]
+        if named and not os.environ.get(key) and not os.environ.get(base_url):
+            raise missing_key(provider, model)
+
+
 async def begin(runtime: Runtime, wanted: Wanted, model: str) -> Talk:
     """Open the session, say what is at hand and where the conversation was."""
     from tertulia.agents.demo import demo_agent
 
+    check_key(model)
     agent: Any = demo_agent(model)
     row = await _row(runtime, wanted)
     session_id = row.id if row is not None else wanted.session or new_id()

@@ -52,7 +52,11 @@ async def _what(runtime: Runtime, user: str | None, session: str | None, app: st
         return f"{texts.count(len(rows), 'session')} and all state of user {user!r}"
     found = await places.existing(runtime, session, app)
     place = "the default app" if found.app_name is None else f"the app {found.app_name!r}"
-    return f"session {session!r} of {place}"
+    row = await places.row_of(runtime, session, found.app_name)
+    forks = len(await runtime.store.children(row.key))
+    lose = f"; {texts.count(forks, 'fork')} of it will lose what was inherited"
+    inherited = lose if forks else ""
+    return f"session {session!r} of {place}{inherited}"
 
 
 async def _erase_session(runtime: Runtime, session: str, app: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tertulia import settings
 from tertulia.cli import places, texts
 from tertulia.cli.progress import Bar
 from tertulia.clock import SystemClock
-from tertulia.errors import StoreCorrupt, UsageError
+from tertulia.errors import NotAStore, StoreCorrupt, UsageError
 from tertulia.runtime import Runtime
 from tertulia.stores import SQLiteStore, open_store
 from tertulia.stores.sqlite import maintenance
@@ -106,6 +106,8 @@ def _examined(file: Path) -> Checkup:
     """What a checkup finds. Raises StoreCorrupt where the damage stands in its own way."""
     try:
         return maintenance.check(file)
+    except apsw.NotADBError as error:
+        raise NotAStore(f"{file}: {error}; the file is no store; name another one") from None
     except apsw.Error as error:
         raise StoreCorrupt(
             f"{file} is damaged so far that it cannot be examined ({error}); restore a backup"

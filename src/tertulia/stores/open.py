@@ -22,7 +22,8 @@ def open_store(url: str) -> LogStore:
         return _sqlite(url, rest)
     if scheme in {"postgres", "postgresql"}:
         raise ConfigurationError(f"PostgreSQL is not in this version; there are: {KNOWN}")
-    raise ConfigurationError(f"{url!r} names no store; there are: {KNOWN}")
+    meant = f"did you mean sqlite:///{url}?" if url and not colon else f"there are: {KNOWN}"
+    raise ConfigurationError(f"{url!r} names no store; {meant}")
 
 
 def _sqlite(url: str, rest: str) -> SQLiteStore:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from inspect import iscoroutinefunction
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tertulia.doors import Outcome
-from tertulia.errors import AgentError, StoreClosed, StoreUnavailable
+from tertulia.errors import AgentError, ConfigurationError, StoreClosed, StoreUnavailable
 from tertulia.events import Record
 from tertulia.stores import engine, queries
 from tertulia.stores.base import (
@@ -42,6 +43,16 @@ KEEP = 100
 """Sessions that stay in memory when nobody uses them."""
 
 
+def _check_blocking(documents: SessionStore) -> None:
+    """Raise ConfigurationError where a method is asynchronous: nobody would await it."""
+    for name in ("save", "load", "delete", "list_sessions", "save_if"):
+        if iscoroutinefunction(getattr(documents, name, None)):
+            raise ConfigurationError(
+                f"{type(documents).__name__}.{name} is asynchronous; the methods of a "
+                "SessionStore are plain ones: they may block, and are called in a thread"
+            )
+
+
 class DocumentStore(MemoryStore):
     """Holds live sessions on a store of documents; level "document".
 
@@ -53,6 +64,7 @@ class DocumentStore(MemoryStore):
     """
 
     def __init__(self, documents: SessionStore, *, keep: int = KEEP) -> None:
+        _check_blocking(documents)
         super().__init__()
         self.documents = documents
         self._shelf = Shelf(documents)
