@@ -21,17 +21,19 @@ PAGE = 64
 _EVERYTHING = 2**62
 
 
-async def owner_of(store: LogStore, row: SessionRow, position: int) -> SessionRow:
+async def owner_of(
+    store: LogStore, row: SessionRow, position: int, asked: int | None = None
+) -> SessionRow:
     """The session in whose own log a position lies: this one, or one that it forked off.
 
-    Raises HistoryErased when that one is gone.
+    Raises HistoryErased, naming the position that was `asked` for, when that one is gone.
     """
     while row.parent is not None and position <= row.base:
         parent = await store.row(row.parent)
         if parent is None or parent.status == "deleted":
+            named = position if asked is None else asked
             raise HistoryErased(
-                f"position {position} lies in a session that this one forked off and that was "
-                "deleted",
+                f"position {named} lies in a session that this one forked off and that was deleted",
                 session_id=row.id,
             )
         row = parent
@@ -57,7 +59,7 @@ async def settle(store: LogStore, row: SessionRow, position: int) -> int:
         position = row.open_turn - 1
     if position >= row.seq:
         return await _before_open_calls(store, row)
-    owner = await owner_of(store, row, position + 1)
+    owner = await owner_of(store, row, position + 1, asked=position)
     after = await store.records([Segment(owner.key, position, position + 1)])
     if after and after[0].turn <= position:
         return after[0].turn - 1
