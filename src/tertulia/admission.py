@@ -34,6 +34,14 @@ REQUEST_TTL = 7 * DAY
 """How long an idempotency key is remembered, in microseconds."""
 
 
+class AlreadyDone(Exception):
+    """The request was carried out by another worker while this one waited."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.key)
+        self.request = request
+
+
 class Place:
     """One call's place before a session: it waits durably, and may give up."""
 
@@ -114,7 +122,8 @@ async def begin(conversation: Conversation, opening: Opening, asked: Asked) -> T
     """Take hold of a session and start a turn on it.
 
     Raises SessionBusy (with ``busy="reject"``, or when too many wait), TurnTimeout,
-    SessionEnded, AccessDenied and IdempotencyConflict.
+    SessionEnded, AccessDenied and IdempotencyConflict. Raises AlreadyDone where a turn with the
+    key of the request has completed by the time that this one may begin.
     """
     check_busy(asked.busy)
     if own_turn(conversation) is not None:
@@ -155,6 +164,10 @@ async def _start(
     store = conversation.host.store
     for _ in range(MAX_RACES):
         draft = await conversation.draft(opening, place.how())
+        if asked.key is not None:
+            done = await earlier(conversation, draft.row, asked.key, asked.digest())
+            if done is not None and done.status == "done":
+                raise AlreadyDone(done)
         await conversation.draft_writes(draft)
         draft.close_calls()
         for entry in await left_behind(conversation, draft.row):

@@ -9,6 +9,7 @@ from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.errors import IdempotencyConflict
+from tertulia.stores.base import Request
 
 
 async def repeated(plan: Plan, exchange: Exchange) -> bool:
@@ -41,8 +42,13 @@ async def repeated(plan: Plan, exchange: Exchange) -> bool:
     found = await admission.earlier(conversation, row, key, digest)
     if found is None or found.status != "done":
         return False
-    _give(exchange, msgspec.json.decode(found.result or b"{}", type=Response))
+    give_earlier(exchange, found)
     return True
+
+
+def give_earlier(exchange: Exchange, request: Request) -> None:
+    """The stored answer of a request that was carried out before."""
+    _give(exchange, msgspec.json.decode(request.result or b"{}", type=Response))
 
 
 def _give(exchange: Exchange, response: Response) -> None:

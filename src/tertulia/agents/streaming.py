@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from tertulia import doors
+from tertulia.admission import AlreadyDone
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan, begin, drive
 from tertulia.agents.portal import hold, portal
-from tertulia.agents.repeats import repeated
+from tertulia.agents.repeats import give_earlier, repeated
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.errors import TurnInterrupted, UsageError
 from tertulia.turns import Turn
@@ -211,6 +212,8 @@ async def _begun(plan: Plan, exchange: Exchange) -> Turn | None:
     """The turn; None where there is nothing to drive: the exchange has the outcome then."""
     try:
         return None if await repeated(plan, exchange) else await begin(plan)
+    except AlreadyDone as done:
+        give_earlier(exchange, done.request)
     except asyncio.CancelledError:
         reason = exchange.reason or _CANCELLED
         exchange.fail(TurnInterrupted(reason, session_id=plan.session.id))
