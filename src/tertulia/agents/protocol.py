@@ -18,6 +18,18 @@ class ToolSpec(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
 
+FINAL_RESULT = "final_result"
+"""The tool by which a model answers where its provider has no JSON schema of its own."""
+
+
+class OutputSpec(msgspec.Struct, frozen=True):
+    """The answer that is asked for: `parameters` is its JSON Schema, which is an object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is asked with: every tool call in `messages` has its result."""
 
@@ -26,6 +38,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[ToolSpec] = []
     may_call: bool = True
     """False when it is to answer without calling any of the tools."""
+    output: OutputSpec | None = None
+    """Answer with this: as JSON text, or by calling the tool `final_result` with it."""
     temperature: float | None = None
     max_tokens: int | None = None
 
