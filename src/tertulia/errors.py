@@ -174,7 +174,18 @@ class OutcomeUnknown(StoreError):
 
 
 class ModelError(AgentError):
-    """The model provider failed."""
+    """The model provider failed.
+
+    `status` is the HTTP status and `retry_after` the seconds that the provider asked to wait,
+    both None where it did not say.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class ToolError(AgentError):
