@@ -12,8 +12,8 @@ from tertulia.events import Record
 from tertulia.messages import Message
 from tertulia.stores.base import Branch, LogStore, Mark, Segment, SessionRow
 
-FLOORS, CUTS, HOLES = 1, 2, 4
-"""The bits of `SessionRow.marks`."""
+FLOORS, CUTS, HOLES, UNSUMMARIZED = 1, 2, 4, 8
+"""The bits of `SessionRow.marks`; the last one says that a summary may be due."""
 
 FIRST = 12
 """How many segments of a chain are read at first; a short history needs no more."""
@@ -215,26 +215,61 @@ class View:
 
     async def _summary(self, floor: Mark) -> list[Message]:
         """What stands for the messages below the floor, if they were summarised."""
-        try:
-            owner = await owner_of(self._store, self.row, floor.at)
-        except HistoryErased:
-            return []
-        records = await self._store.records(
-            [Segment(owner.key, floor.at - 1, floor.at)], types=[events.SESSION_PRUNED]
-        )
-        summary = body_of(records[0]).get("summary") if records else None
-        if not isinstance(summary, str):
+        record = await self.pruned(floor)
+        body = body_of(record) if record is not None else {}
+        summary = body.get("summary")
+        if record is None or not isinstance(summary, str):
             return []
         return [
             Message(
                 role="system",
                 content=summary,
-                metadata={"summary_of": [1, floor.high]},
-                id=f"{records[0].digest.hex()[:12]}-{floor.at}",
+                metadata={"summary_of": [1, body.get("summarized", floor.high)]},
+                id=f"{record.digest.hex()[:12]}-{floor.at}",
                 seq=floor.at,
-                time=records[0].time,
+                time=record.time,
             )
         ]
+
+    async def summary(self) -> Message | None:
+        """The message that stands for what a prune has hidden, if there is one."""
+        floor = await self.floor()
+        found = await self._summary(floor) if floor is not None else []
+        return found[0] if found else None
+
+    async def floor(self) -> Mark | None:
+        """The mark below which nothing is shown, if there is one."""
+        if not self.row.marks & FLOORS:
+            return None
+        async for page in self._pages():
+            for segment in page:
+                found = await self._store.marks(segment, "floor", below=_EVERYTHING, limit=1)
+                if found:
+                    return found[0]
+        return None
+
+    async def pruned(self, floor: Mark) -> Record | None:
+        """The event of the prune that made a floor; None where something else did, or is gone."""
+        try:
+            owner = await owner_of(self._store, self.row, floor.at)
+        except HistoryErased:
+            return None
+        found = await self._store.records(
+            [Segment(owner.key, floor.at - 1, floor.at)], types=[events.SESSION_PRUNED]
+        )
+        return found[0] if found else None
+
+    async def stretch(self, low: int, high: int) -> list[Record]:
+        """The records of the messages with low < seq <= high, also of those below the floor."""
+        blocks: list[list[Record]] = []
+        floor = Mark("floor", 0, low, 0)
+        holes = await self._holes() if self.row.marks & HOLES else []
+        async for page in self._pages():
+            for segment in page:
+                if segment.high > low:
+                    async for parts in self._shown(segment, holes, floor, high + 1):
+                        blocks.append(await self._store.messages(parts))
+        return [record for block in reversed(blocks) for record in block]
 
     async def count(self) -> int:
         """How many messages are shown."""
