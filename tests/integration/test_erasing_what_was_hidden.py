@@ -6,26 +6,12 @@ import pytest
 
 from tertulia import Runtime, Session
 from tertulia.errors import HistoryErased
-
-DAY = 86_400_000_000
-
-
-class Calendar:
-    """A clock that a test turns."""
-
-    def __init__(self) -> None:
-        self.time = 1_700_000_000_000_000
-
-    def now(self) -> int:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time / 1_000_000
+from tertulia.testing import FrozenClock
 
 
 @pytest.fixture
-def calendar() -> Calendar:
-    return Calendar()
+def clock() -> FrozenClock:
+    return FrozenClock()
 
 
 async def talk(session: Session, count: int) -> None:
@@ -38,18 +24,18 @@ def keeps(runtime: Runtime, session_id: str) -> Session:
 
 
 async def test_a_message_hidden_for_seven_days_is_erased_and_the_chain_still_verifies(
-    calendar: Calendar,
+    clock: FrozenClock,
 ) -> None:
-    async with Runtime("memory:", clock=calendar) as runtime:
+    async with Runtime("memory:", clock=clock) as runtime:
         session = keeps(runtime, "s")
         await talk(session, 6)
         assert [message.text for message in await session.history(at=4)] == ["0", "1", "2"]
 
-        calendar.time += 6 * DAY
+        clock.advance(days=6)
         assert await runtime.sweep() == []
         assert len(await session.history(at=4)) == 3
 
-        calendar.time += 2 * DAY
+        clock.advance(days=2)
         assert [swept.action for swept in await runtime.sweep(dry_run=True)] == ["erase"]
         assert [(swept.action, swept.done) for swept in await runtime.sweep()] == [("erase", True)]
 
@@ -59,44 +45,44 @@ async def test_a_message_hidden_for_seven_days_is_erased_and_the_chain_still_ver
         assert await session.verify()
 
 
-async def test_what_a_fork_may_still_show_is_not_erased(calendar: Calendar) -> None:
-    async with Runtime("memory:", clock=calendar) as runtime:
+async def test_what_a_fork_may_still_show_is_not_erased(clock: FrozenClock) -> None:
+    async with Runtime("memory:", clock=clock) as runtime:
         session = keeps(runtime, "s")
         await talk(session, 3)
         fork = session.fork("f")
         await talk(session, 3)
-        calendar.time += 9 * DAY
+        clock.advance(days=9)
         await runtime.sweep()
         assert [message.text for message in await fork.history()] == ["0", "1", "2"]
 
 
-async def test_what_a_hold_covers_is_not_erased(calendar: Calendar) -> None:
-    async with Runtime("memory:", clock=calendar) as runtime:
+async def test_what_a_hold_covers_is_not_erased(clock: FrozenClock) -> None:
+    async with Runtime("memory:", clock=clock) as runtime:
         session = keeps(runtime, "s")
         await talk(session, 6)
         await session.hold("case 7")
-        calendar.time += 9 * DAY
+        clock.advance(days=9)
         assert await runtime.sweep() == []
         assert len(await session.history(at=4)) == 3
 
 
-async def test_what_a_rewind_shows_again_is_not_erased(calendar: Calendar) -> None:
-    async with Runtime("memory:", clock=calendar) as runtime:
+async def test_what_a_rewind_shows_again_is_not_erased(clock: FrozenClock) -> None:
+    async with Runtime("memory:", clock=clock) as runtime:
         session = runtime.session("s", retention={"max_messages": 50, "auto_prune": True})
         await talk(session, 4)
         await session.prune("keep_last_1")
         await session.rewind(5)
-        calendar.time += 9 * DAY
+        clock.advance(days=9)
         await runtime.sweep()
         assert [message.text for message in await session.history()] == ["0", "1", "2", "3"]
 
 
-async def test_erasing_and_ending_by_a_sweep_are_no_activity(calendar: Calendar) -> None:
-    async with Runtime("memory:", clock=calendar) as runtime:
+async def test_erasing_and_ending_by_a_sweep_are_no_activity(clock: FrozenClock) -> None:
+    async with Runtime("memory:", clock=clock) as runtime:
         policy = {"idle_days": 7, "ttl_days": 30, "auto_prune": True}
         await talk(runtime.session("s", retention=policy), 1)
-        calendar.time += 8 * DAY
+        clock.advance(days=8)
         assert [swept.action for swept in await runtime.sweep()] == ["end"]
-        calendar.time += 23 * DAY
+        clock.advance(days=23)
         assert [swept.action for swept in await runtime.sweep()] == ["delete"]
         assert await runtime.sessions() == []

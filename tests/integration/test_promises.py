@@ -19,8 +19,7 @@ from tertulia.audit import generate_key, public_key
 from tertulia.conversation import MAX_WAITERS
 from tertulia.errors import AccessDenied, AgentError, RetentionRefused, SessionBusy, StaleWriter
 from tertulia.stores.database import connect
-
-DAY = 86_400_000_000
+from tertulia.testing import FrozenClock
 
 WRITE_AND_WAIT = """
 import asyncio, sys
@@ -32,19 +31,6 @@ async def main():
         sys.stdin.read()
 asyncio.run(main())
 """
-
-
-class Calendar:
-    """A clock that a test turns."""
-
-    def __init__(self) -> None:
-        self.time = 1_700_000_000_000_000
-
-    def now(self) -> int:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time / 1_000_000
 
 
 class Documents(SessionStore):
@@ -205,8 +191,8 @@ async def test_promise_7_the_audit_can_be_checked(address: str, tmp_path: Path) 
 
 
 async def test_promise_8_retention_and_erasure_are_real(address: str) -> None:
-    calendar = Calendar()
-    async with Runtime(store=address, clock=calendar) as runtime:
+    clock = FrozenClock()
+    async with Runtime(store=address, clock=clock) as runtime:
         brief = runtime.session("brief", retention={"ttl_days": 1, "auto_prune": True})
         firm = runtime.session("firm", retention={"immutable": True})
         hers = runtime.session("hers", user_id="ann")
@@ -215,7 +201,7 @@ async def test_promise_8_retention_and_erasure_are_real(address: str) -> None:
         await hers.set_state("language", "English", scope="user")
         with pytest.raises(RetentionRefused):
             firm.clear()
-        calendar.time += 2 * DAY
+        clock.advance(days=2)
         assert [(swept.session_id, swept.done) for swept in await runtime.sweep()] == [
             ("brief", True)
         ]

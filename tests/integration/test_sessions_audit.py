@@ -50,7 +50,7 @@ async def test_events_since_a_position_are_inclusive(session: Session) -> None:
 async def test_events_since_a_moment_in_every_form(place: Place) -> None:
     session = place.open(stopped=True).session("s")
     await say(session, "old")
-    place.clock.pass_days(2)
+    place.clock.advance(days=2)
     [new] = await say(session, "new")
     moment = to_datetime(START) + timedelta(days=1)
     forms: list[Any] = [
@@ -285,10 +285,10 @@ async def test_a_key_belongs_to_its_session(runtime: Runtime) -> None:
 async def test_a_key_is_forgotten_after_seven_days(place: Place) -> None:
     session = place.open(stopped=True).session("s")
     await session.send_message(user("a"), idempotency_key="k")
-    place.clock.pass_days(6.9)
+    place.clock.advance(days=6.9)
     await session.send_message(user("a"), idempotency_key="k")
     assert texts(await session.history()) == ["a"]
-    place.clock.pass_days(0.2)
+    place.clock.advance(days=0.2)
     await session.send_message(user("b"), idempotency_key="k")
     assert texts(await session.history()) == ["a", "b"]
 

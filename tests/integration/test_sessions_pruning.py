@@ -328,15 +328,15 @@ async def test_a_session_is_deleted_when_its_days_are_over_also_after_a_restart(
     await say(first.session("short", retention={"ttl_days": 2, "auto_prune": True}), "a")
     await say(first.session("long", retention={"ttl_days": 9, "auto_prune": True}), "b")
     await say(first.session("listed", retention={"ttl_days": 2}), "c")
-    place.clock.pass_days(1.5)
+    place.clock.advance(days=1.5)
     await say(first.session("short"), "activity")
-    place.clock.pass_days(1.5)
+    place.clock.advance(days=1.5)
     assert (
         await first.sweep() == []
         or [swept.session_id for swept in await first.sweep() if swept.done] == []
     )
     again = place.open(stopped=True)
-    place.clock.pass_days(1)
+    place.clock.advance(days=1)
     dry = await again.sweep(dry_run=True)
     assert {(swept.session_id, swept.action, swept.acts) for swept in dry} == {
         ("short", "delete", True),
@@ -353,11 +353,11 @@ async def test_an_immutable_session_is_deleted_when_its_days_are_over(place: Pla
     policy = {"immutable": True, "ttl_days": 10, "auto_prune": True}
     session = runtime.session("s", retention=policy)
     await say(session, "a")
-    place.clock.pass_days(9)
+    place.clock.advance(days=9)
     assert await runtime.sweep() == []
     with pytest.raises(RetentionRefused, match="until"):
         await session.delete()
-    place.clock.pass_days(2)
+    place.clock.advance(days=2)
     assert [swept.done for swept in await runtime.sweep()] == [True]
     assert await runtime.sessions() == []
 
@@ -367,7 +367,7 @@ async def test_a_held_session_is_never_swept(place: Place) -> None:
     session = runtime.session("s", retention={"ttl_days": 1, "auto_prune": True})
     await say(session, "a")
     await session.hold("case 7")
-    place.clock.pass_days(5)
+    place.clock.advance(days=5)
     assert not any(swept.done for swept in await runtime.sweep())
     assert texts(await session.history()) == ["a"]
 
@@ -377,10 +377,10 @@ async def test_an_idle_session_is_ended_once(place: Place) -> None:
     session = runtime.session("s", retention={"idle_days": 1, "auto_prune": True})
     await say(session, "a")
     await session.set_state("k", 1)
-    place.clock.pass_days(2)
+    place.clock.advance(days=2)
     assert [swept.action for swept in await runtime.sweep()] == ["end"]
     assert session.get_state("k") is None
-    place.clock.pass_days(2)
+    place.clock.advance(days=2)
     assert await runtime.sweep() == []
 
 

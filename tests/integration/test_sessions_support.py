@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,30 +11,14 @@ from typing import Any
 import pytest
 
 from tertulia import MemoryStore, Message, Runtime, Session, SessionStore, SQLiteStore, admission
-from tertulia.clock import DAY
 from tertulia.doors import call
 from tertulia.errors import AgentError
 from tertulia.opening import Opening
 from tertulia.stores.base import LogStore
+from tertulia.testing import FrozenClock
 from tertulia.turns import Asked, Turn
 
 START = 1_800_000_000_000_000
-
-
-class StoppedClock:
-    """A clock that goes on only when it is told to; waiting is in real time."""
-
-    def __init__(self) -> None:
-        self.time = START
-
-    def now(self) -> int:
-        return self.time
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def pass_days(self, days: float) -> None:
-        self.time += int(days * DAY)
 
 
 class Documents(SessionStore):
@@ -64,7 +47,7 @@ class Place:
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.file = folder / "sessions.db"
-        self.clock = StoppedClock()
+        self.clock = FrozenClock(START)
         self.proved = True
         """Whether every session must verify at the end of the test."""
         self.documents = Documents()
