@@ -12,8 +12,9 @@ from tests.agents.openai_server import Server
 
 from tertulia import Agent, Message, Runtime, Session
 from tertulia.agents import mapping
+from tertulia.agents.failures import translated
 from tertulia.agents.protocol import ModelRequest, ToolSpec
-from tertulia.agents.providers import ProviderModel, translated
+from tertulia.agents.providers import ProviderModel
 from tertulia.errors import AgentError, ConfigurationError, MissingExtra, ModelError
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal, cast
 
+from pydantic_ai.exceptions import ModelAPIError, UserError
 from pydantic_ai.messages import (
     BinaryContent,
     ImageUrl,
@@ -20,79 +23,207 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.messages import ModelRequest as PydanticRequest
-from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from tertulia.agents.protocol import ModelRequest
+from tertulia.agents.protocol import FINAL_RESULT, ModelRequest, OutputSpec, ToolSpec
 from tertulia.errors import ModelError
-from tertulia.messages import Message, Part
+from tertulia.messages import Message, Part, ToolCall
+
+_ANTHROPIC = "anthropic"
+_OPENING = "(The conversation began earlier.)"
+_EMPTY = "(empty)"
+"""Stands for a text without any: Anthropic refuses those."""
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+_GONE = "Called earlier in this conversation; it cannot be called any more."
+_SAYS_WHAT = {"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"}
+_MODES: tuple[Literal["native", "tool"], ...] = ("native", "tool")
 
 
-def messages(request: ModelRequest) -> list[ModelMessage]:
-    """The whole conversation: what follows each other on one side is one message there."""
+def messages(request: ModelRequest, system: str = "") -> list[ModelMessage]:
+    """The whole conversation: what follows each other on one side is one message there.
+
+    `system` is pydantic-ai's name of the provider. What no provider accepts is put right here:
+    names and ids that it did not make itself, ids that it gave twice, texts without a word.
+    """
     result: list[ModelMessage] = []
     parts: list[ModelRequestPart] = []
     if request.system:
         parts.append(SystemPromptPart(request.system))
-    names: dict[str, str] = {}
+    calls = _Calls()
     for message in request.messages:
-        names.update({call.id: call.name for call in message.tool_calls or ()})
         if message.role != "assistant":
-            parts.append(_request_part(message, names))
+            parts.append(_request_part(message, calls))
             continue
-        said = list(_response_parts(message))
-        if said:
-            if parts:
-                result.append(PydanticRequest(parts=parts))
-            parts = []
-            result.append(ModelResponse(parts=said))
+        said = list(_response_parts(message, calls))
+        if not said:
+            continue
+        if system == _ANTHROPIC and not result and _only_system(parts):
+            parts.append(UserPromptPart(_OPENING))
+        if parts:
+            result.append(PydanticRequest(parts=parts))
+        parts = []
+        result.append(ModelResponse(parts=said))
     if parts:
         result.append(PydanticRequest(parts=parts))
     return result
 
 
-def settings(request: ModelRequest) -> ModelSettings:
-    """What the caller set; all else is the provider's default."""
+def settings(request: ModelRequest, timeout: float | None = None) -> ModelSettings:
+    """What the caller set; all else is the provider's default.
+
+    `timeout` is how many seconds the first event may take, with all that is tried again.
+    """
     made = ModelSettings()
     if request.temperature is not None:
         made["temperature"] = request.temperature
     if request.max_tokens is not None:
         made["max_tokens"] = request.max_tokens
+    if timeout is not None:
+        made["first_event_timeout"] = timeout
     if request.tools and not request.may_call:
         made["tool_choice"] = "none"
     return made
 
 
-def parameters(request: ModelRequest) -> ModelRequestParameters:
-    """The tools."""
-    tools = [
-        ToolDefinition(
-            name=tool.name, description=tool.description, parameters_json_schema=tool.parameters
-        )
-        for tool in request.tools
-    ]
-    return ModelRequestParameters(function_tools=tools)
+def parameters(
+    request: ModelRequest, model: Model, settings: ModelSettings
+) -> ModelRequestParameters:
+    """The tools, and the answer that is asked for in the first way that the model can do."""
+    made = ModelRequestParameters(function_tools=[_tool(tool) for tool in request.tools])
+    if request.output is None:
+        return _with_tools_gone(made, request, model, settings)
+    asked = _with_output(made, request.output)
+    for mode in _MODES:
+        if mode == "native" and model.system == _ANTHROPIC and _open(request.output.parameters):
+            continue  # it would close what is open: a dict would always be empty
+        tried = replace(asked, output_mode=mode, allow_text_output=mode == "native")
+        if _can(model, settings, tried):
+            return tried
+    return replace(asked, output_mode="prompted", allow_text_output=True)
 
 
-def _request_part(message: Message, names: dict[str, str]) -> ModelRequestPart:
-    if message.role == "tool":
+class _Calls:
+    """The calls of a conversation by their ids, as the provider is told of them."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._now: dict[str, tuple[str, str]] = {}
+
+    def made(self, call: ToolCall) -> tuple[str, str]:
+        """The name and the id of a call."""
+        name = _name(call.name)
+        self._now[call.id] = name, self._id_for(call.id)
+        return self._now[call.id]
+
+    def answered(self, message: Message) -> tuple[str, str]:
+        """The name and the id of the call that a message answers."""
         call_id = message.tool_call_id or ""
-        name = names.get(call_id) or message.name or "tool"
-        return ToolReturnPart(name, message.text, call_id)
-    if message.role == "user":
-        content = message.content
-        return UserPromptPart(
-            content if isinstance(content, str) else [_user_content(part) for part in content]
-        )
-    return SystemPromptPart(message.text)
+        return self._now.get(call_id) or (_name(message.name or "tool"), self._id_for(call_id))
+
+    def _id_for(self, call_id: str) -> str:
+        told = call_id if _ID.fullmatch(call_id) else f"call_{len(self._told)}"
+        number = 0
+        while told in self._told:
+            number += 1
+            told = f"call_{len(self._told)}_{number}"
+        self._told.add(told)
+        return told
 
 
-def _response_parts(message: Message) -> Iterator[ModelResponsePart]:
-    if message.text:
+def _name(name: str) -> str:
+    """A name of a tool that providers accept: a model may have called one that does not exist."""
+    return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:64] or "tool"
+
+
+def _tool(spec: ToolSpec | OutputSpec, name: str | None = None) -> ToolDefinition:
+    return ToolDefinition(
+        name=name or spec.name,
+        description=spec.description,
+        parameters_json_schema=spec.parameters,
+    )
+
+
+def _with_output(made: ModelRequestParameters, output: OutputSpec) -> ModelRequestParameters:
+    """The answer as both what a schema and what a tool can describe: the mode says which counts."""
+    return replace(
+        made,
+        output_object=OutputObjectDefinition(
+            json_schema=output.parameters,
+            name=_name(output.name),
+            description=output.description or None,
+        ),
+        output_tools=[_tool(output, FINAL_RESULT)],
+    )
+
+
+def _can(model: Model, settings: ModelSettings, tried: ModelRequestParameters) -> bool:
+    """Whether the library can ask this of the model: its profile, its limits, the schema."""
+    try:
+        model.prepare_request(settings, tried)
+    except (UserError, ModelAPIError, ValueError):
+        return False
+    return True
+
+
+def _with_tools_gone(
+    made: ModelRequestParameters, request: ModelRequest, model: Model, settings: ModelSettings
+) -> ModelRequestParameters:
+    """Anthropic wants tools described where any were called, also when there are none any more."""
+    called = {_name(call.name) for m in request.messages for call in m.tool_calls or ()}
+    if made.function_tools or not called or model.system != _ANTHROPIC:
+        return made
+    settings["tool_choice"] = "none"
+    gone = [ToolDefinition(name=name, description=_GONE) for name in sorted(called)]
+    return replace(made, function_tools=gone)
+
+
+def _open(schema: Any) -> bool:
+    """Whether a schema leaves open what may be there: a dict of anything, or just anything."""
+    if not isinstance(schema, Mapping):
+        return False
+    node = cast("Mapping[str, Any]", schema)
+    if not _SAYS_WHAT & set(node) or node.get("additionalProperties"):
+        return True
+    below: list[Any] = [*cast("Iterable[Any]", node.get("prefixItems") or ()), node.get("items")]
+    for several in ("properties", "$defs"):
+        below += cast("Mapping[str, Any]", node.get(several) or {}).values()
+    for several in ("anyOf", "oneOf", "allOf"):
+        below += cast("Iterable[Any]", node.get(several) or ())
+    return any(_open(each) for each in below)
+
+
+def _only_system(parts: Iterable[ModelRequestPart]) -> bool:
+    return all(isinstance(part, SystemPromptPart) for part in parts)
+
+
+def _request_part(message: Message, calls: _Calls) -> ModelRequestPart:
+    if message.role == "tool":
+        name, call_id = calls.answered(message)
+        failed = bool((message.metadata or {}).get("error"))
+        text = message.text if message.text.strip() else _EMPTY
+        outcome = "failed" if failed else "success"
+        return ToolReturnPart(name, text, call_id, outcome=outcome)
+    if message.role != "user":
+        return SystemPromptPart(message.text)
+    content = message.content
+    if isinstance(content, str):
+        return UserPromptPart(content if content.strip() else _EMPTY)
+    made = [_user_content(part) for part in content]
+    said = [part for part in made if not isinstance(part, str) or part.strip()]
+    return UserPromptPart(said or _EMPTY)
+
+
+def _response_parts(message: Message, calls: _Calls) -> Iterator[ModelResponsePart]:
+    if message.text.strip():
         yield TextPart(message.text)
     for call in message.tool_calls or ():
-        yield ToolCallPart(call.name, dict(call.arguments), call.id)
+        name, call_id = calls.made(call)
+        yield ToolCallPart(name, dict(call.arguments), call_id)
 
 
 def _user_content(part: Part) -> UserContent:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from math import inf
+from urllib.parse import urlsplit
 
 from tertulia import settings
 from tertulia.agents.offline import OFFLINE, OfflineModel
@@ -16,7 +18,7 @@ from tertulia.agents.protocol import (
     ToolSpec,
     UsageReport,
 )
-from tertulia.agents.providers import ProviderModel
+from tertulia.agents.providers import TIMEOUT, ProviderModel
 from tertulia.errors import ConfigurationError
 
 __all__ = [
@@ -45,15 +47,41 @@ ModelLike = str | Model | None
 class LanguageModel:
     """A model by its name; without one, the configured default, looked up at each turn.
 
-    Raises ConfigurationError for a name that cannot be; `stream` also where no default is set.
+    `base_url` and `api_key` are for a provider elsewhere than its variables say: any endpoint
+    that speaks OpenAI's chat completions is ``LanguageModel("openai:name", base_url=…)``.
+    `timeout` is how many seconds the provider may be silent before the turn fails, 600 by default.
+
+    Raises ConfigurationError for a name that cannot be, or options without the name of a
+    provider's model; `stream` also where no default is set.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
         self._name = None if name is None else check_name(name)
+        self._own: ProviderModel | None = None
+        if base_url is None and api_key is None and timeout is None:
+            return
+        if self._name is None or self._name == OFFLINE:
+            raise ConfigurationError(
+                "base_url, api_key and timeout belong to the model of a provider; name it: "
+                'LanguageModel("openai:gpt-4o", base_url=…)'
+            )
+        self._own = ProviderModel(
+            self._name,
+            base_url=None if base_url is None else _address(base_url),
+            api_key=api_key,
+            timeout=TIMEOUT if timeout is None else _seconds(timeout),
+        )
 
     def chosen(self) -> Model:
         """The model that would answer now. Raises ConfigurationError."""
-        return model_for(self._name)
+        return self._own or model_for(self._name)
 
     @property
     def name(self) -> str:
@@ -93,3 +121,21 @@ def check_name(name: str, provider: str | None = None) -> str:
     if full == OFFLINE or (all(full.partition(":")) and full.isprintable()):
         return full
     raise ConfigurationError(f"{full!r} names no model; {_SET_ONE}")
+
+
+def _address(base_url: str) -> str:
+    """An address, checked; one with a password would be shown in errors."""
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            'base_url= is an address such as "https://host/v1", and this one is not'
+        )
+    if parts.username is not None:
+        raise ConfigurationError("base_url= must hold no user and no password; pass api_key=")
+    return base_url
+
+
+def _seconds(timeout: float) -> float:
+    if not 0 < timeout < inf:
+        raise ConfigurationError(f"timeout= is a number of seconds above 0, not {timeout!r}")
+    return timeout

@@ -12,8 +12,8 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
+from tertulia.agents.failures import failure, prefix_of
 from tertulia.agents.protocol import (
     Finished,
     ModelEvent,
@@ -23,17 +23,20 @@ from tertulia.agents.protocol import (
     UsageReport,
 )
 from tertulia.agents.tools import in_thread
-from tertulia.errors import AgentError, ConfigurationError, MissingExtra, ModelError
+from tertulia.errors import ModelError
 from tertulia.messages import ToolCall
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
     from pydantic_ai.models import Model as PydanticModel
 
-_KINDS = {"openai": "openai-chat"}
-"""OpenAI's chat completions, which every compatible endpoint speaks too."""
-_EXTRAS = {"openai": "openai", "openai-chat": "openai", "openai-responses": "openai"}
+    from tertulia.agents.clients import Connected
+
+TIMEOUT = 600.0
+"""Seconds that a provider may be silent, its own retries included."""
 _REASONS = {"tool_call": "tool_calls"}
+_KEPT = 64
+"""Models by name that a process holds on to; another name lets go of the oldest."""
 
 Loop = asyncio.AbstractEventLoop
 
@@ -41,30 +44,49 @@ Loop = asyncio.AbstractEventLoop
 class ProviderModel:
     """A model of a provider, by its full name, such as ``openai:gpt-4o``.
 
-    Keys and addresses come from the provider's own variables: ``OPENAI_API_KEY``,
-    ``OPENAI_BASE_URL``, ``ANTHROPIC_API_KEY``. `make` makes the pydantic-ai model; by default
-    it is looked up by the name.
+    Keys and addresses that are not given come from the provider's own variables:
+    ``OPENAI_API_KEY``, ``OPENAI_BASE_URL``, ``ANTHROPIC_API_KEY``, ``ANTHROPIC_BASE_URL``.
+    `timeout` is how many seconds the provider may be silent: before the first event, its retries
+    included, and between two. `make` makes the pydantic-ai model; by default it is looked up by
+    the name.
     """
 
-    def __init__(self, name: str, make: Callable[[], PydanticModel] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], PydanticModel] | None = None,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self._name = name
-        self._make = make or (lambda: _infer(name))
+        self._make = make
+        self._base_url = base_url
+        self._api_key = api_key
+        self._timeout = timeout
         self._lock = threading.Lock()
-        self._made: WeakKeyDictionary[Loop, tuple[PydanticModel, AsyncGenerator[None]]] = (
-            WeakKeyDictionary()
-        )
+        self._connected: dict[Loop, tuple[Connected, AsyncGenerator[None]]] = {}
 
     @classmethod
     def named(cls, name: str) -> ProviderModel:
         """The one of this process with a name, as long as its variables stay the same."""
-        prefix = name.partition(":")[0].partition("-")[0].upper()
+        prefix = prefix_of(name)
         variables = tuple(os.environ.get(f"{prefix}_{what}") for what in ("API_KEY", "BASE_URL"))
-        return _named.setdefault((name, variables), cls(name))
+        with _naming:
+            made = _named.pop((name, variables), None) or cls(name)
+            _named[name, variables] = made
+            while len(_named) > _KEPT:
+                del _named[next(iter(_named))]
+        return made
 
     @property
     def name(self) -> str:
         """The full name."""
         return self._name
+
+    def __repr__(self) -> str:
+        return f"ProviderModel({self._name!r})"
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """The answer. Raises ModelError, ConfigurationError and MissingExtra."""
@@ -72,8 +94,10 @@ class ProviderModel:
             async with AsyncExitStack() as stack:
                 async for event in self._events(request, stack):
                     yield event
+            return
         except Exception as error:
-            raise translated(error, self._name) from error
+            failed, cause = failure(error, self._name, self._secrets())
+        raise failed from cause
 
     async def _events(
         self, request: ModelRequest, stack: AsyncExitStack
@@ -84,12 +108,13 @@ class ProviderModel:
         from tertulia.agents import mapping
 
         model = await self._on_this_loop()
+        settings = mapping.settings(request, self._timeout)
         stream = await stack.enter_async_context(
             model_request_stream(
                 model,
-                mapping.messages(request),
-                model_settings=mapping.settings(request),
-                model_request_parameters=mapping.parameters(request),
+                mapping.messages(request, model.system),
+                model_settings=settings,
+                model_request_parameters=mapping.parameters(request, model, settings),
             )
         )
         async for event in stream:
@@ -102,47 +127,43 @@ class ProviderModel:
     async def _on_this_loop(self) -> PydanticModel:
         loop = asyncio.get_running_loop()
         with self._lock:
-            found = self._made.get(loop)
+            found = self._connected.get(loop)
         if found is not None:
-            return found[0]
-        model = self._make()
-        keeper = _keep(model)
+            return found[0].model
+        made = self._connect()
+        keeper = self._keep(loop, made)
         with self._lock:
-            self._made[loop] = (model, keeper)
+            for old in [old for old in self._connected if old.is_closed()]:
+                del self._connected[old]
+            self._connected[loop] = (made, keeper)
         await anext(keeper)
-        return model
+        return made.model
 
+    def _connect(self) -> Connected:
+        from tertulia.agents import clients
 
-def translated(error: Exception, name: str) -> AgentError:
-    """Our error for one that a provider or its client raised: the one place where that is done."""
-    if isinstance(error, AgentError):
-        return error
-    provider = name.partition(":")[0]
-    if isinstance(error, ImportError):
-        return MissingExtra(_EXTRAS.get(provider, provider), f"what {name} needs ({error})")
-    if type(error).__name__ == "UserError":
-        if "API_KEY" in str(error):
-            return missing_key(provider, name)
-        return ConfigurationError(f"{name}: {error}")
-    status = getattr(error, "status_code", None)
-    kind = type(error).__name__ if status is None else f"HTTP {status}"
-    return ModelError(f"{name} failed ({kind}): {error}")
+        if self._make is not None:
+            return clients.Connected(self._make())
+        return clients.connect(self._name, self._base_url, self._api_key, self._timeout)
 
+    async def _keep(self, loop: Loop, connected: Connected) -> AsyncGenerator[None]:
+        """Waits for the end of a loop, which closes its generators, so this, and the client."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connected.pop(loop, None)
+            await connected.close()
 
-def missing_key(provider: str, name: str) -> ConfigurationError:
-    """What is told where the key of a provider is not set."""
-    prefix = provider.partition("-")[0].upper()
-    return ConfigurationError(
-        f"{name} needs the environment variable {prefix}_API_KEY; set it, or use another model, "
-        "for example offline"
-    )
-
-
-def _infer(name: str) -> PydanticModel:
-    from pydantic_ai.models import infer_model
-
-    provider, _, model = name.partition(":")
-    return infer_model(f"{_KINDS.get(provider, provider)}:{model}")
+    def _secrets(self) -> list[str]:
+        """What no error may show: the key, and what else the provider's variables hold."""
+        prefix = prefix_of(self._name)
+        found = [
+            value
+            for variable, value in os.environ.items()
+            if variable.startswith(prefix) and variable.endswith(("_KEY", "_TOKEN"))
+        ]
+        return found if self._api_key is None else [self._api_key, *found]
 
 
 async def _load() -> None:
@@ -155,12 +176,6 @@ async def _load() -> None:
 
     await in_thread(load)
     _loaded.append(True)
-
-
-async def _keep(model: PydanticModel) -> AsyncGenerator[None]:
-    """Holds the model's client open: a loop that shuts down closes its generators, so this."""
-    async with model:
-        yield
 
 
 def _text(event: ModelResponseStreamEvent) -> str:
@@ -200,3 +215,4 @@ def _closing_events(response: ModelResponse, name: str) -> list[ModelEvent]:
 
 _loaded: list[bool] = []
 _named: dict[tuple[str, tuple[str | None, ...]], ProviderModel] = {}
+_naming = threading.Lock()

@@ -51,7 +51,7 @@ def model_of(named: str | None) -> str:
 
 def check_key(model: str) -> None:
     """Raise ConfigurationError where the key of a known provider is not set."""
-    from tertulia.agents.providers import missing_key
+    from tertulia.agents.failures import missing_key
 
     provider = model.partition(":")[0]
     for key, known in BY_KEY:
