@@ -12,18 +12,20 @@ from tertulia.session import Session
 from tertulia.stores import MemoryStore, SessionStore, SQLiteStore, open_store
 
 if TYPE_CHECKING:
-    from tertulia.agents import Agent, LanguageModel, tool
+    from tertulia.agents import Agent, AgentRouter, LanguageModel, RunContext, tool
     from tertulia.entity import Entity, query
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "AgentRouter",
     "Entity",
     "Event",
     "LanguageModel",
     "MemoryStore",
     "Message",
+    "RunContext",
     "Runtime",
     "SQLiteStore",
     "Session",
@@ -37,8 +39,10 @@ __all__ = [
 
 _DOORS = {
     "Agent": "agents",
+    "AgentRouter": "agents",
     "Entity": "entity",
     "LanguageModel": "agents",
+    "RunContext": "agents",
     "query": "entity",
     "tool": "agents",
 }

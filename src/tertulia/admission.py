@@ -7,12 +7,14 @@ enters with the next turn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from tertulia import events
 from tertulia.clock import DAY, to_iso
+from tertulia.closing import Trace
 from tertulia.codec import encode
 from tertulia.conversation import MAX_RACES, TURN_TIMEOUT, Conversation, How
 from tertulia.drafting import Draft
@@ -24,7 +26,7 @@ from tertulia.errors import (
 )
 from tertulia.messages import Message
 from tertulia.opening import Opening
-from tertulia.stores.base import Input, Request, SessionRow
+from tertulia.stores.base import Details, Input, Request, SessionRow
 from tertulia.turns import Asked, Busy, Turn, own_turn
 
 BUSY: tuple[str, ...] = ("queue", "reject", "interrupt")
@@ -75,6 +77,7 @@ class Place:
             timeout=TURN_TIMEOUT if asked.timeout is None else asked.timeout,
             seize_after=INTERRUPT_SECONDS if asked.busy == "interrupt" else None,
             held=self._held,
+            suspended="close" if asked.busy == "interrupt" else "refuse",
         )
 
     async def _held(self, row: SessionRow) -> None:
@@ -118,12 +121,19 @@ class Place:
             await self._conversation.host.store.drop_inputs([entry.id])
 
 
-async def begin(conversation: Conversation, opening: Opening, asked: Asked) -> Turn:
-    """Take hold of a session and start a turn on it.
+Floor = Callable[[str | None], str | None]
+"""Says which agent speaks, from the one that has the floor in the session."""
 
-    Raises SessionBusy (with ``busy="reject"``, or when too many wait), TurnTimeout,
-    SessionEnded, AccessDenied and IdempotencyConflict. Raises AlreadyDone where a turn with the
-    key of the request has completed by the time that this one may begin.
+
+async def begin(
+    conversation: Conversation, opening: Opening, asked: Asked, floor: Floor | None = None
+) -> Turn:
+    """Take hold of a session and start a turn on it, which gives its agent the floor.
+
+    Where no agent was asked for, `floor` says which one speaks. Raises SessionBusy (with
+    ``busy="reject"``, or when too many wait), TurnTimeout, ApprovalPending, SessionEnded,
+    AccessDenied and IdempotencyConflict. Raises AlreadyDone where a turn with the key of the
+    request has completed by the time that this one may begin.
     """
     check_busy(asked.busy)
     if own_turn(conversation) is not None:
@@ -134,12 +144,11 @@ async def begin(conversation: Conversation, opening: Opening, asked: Asked) -> T
     place = Place(conversation, asked)
     await place.enter()
     try:
-        row, messages = await _start(conversation, opening, asked, place)
+        turn = await _start(conversation, opening, asked, place, floor)
     except BaseException:
         conversation.gate.leave()
         await place.withdraw()
         raise
-    turn = Turn(conversation, row, asked, messages)
     conversation.turn = turn
     return turn
 
@@ -159,8 +168,12 @@ async def _interrupt(turn: Turn) -> None:
 
 
 async def _start(
-    conversation: Conversation, opening: Opening, asked: Asked, place: Place
-) -> tuple[SessionRow, int]:
+    conversation: Conversation,
+    opening: Opening,
+    asked: Asked,
+    place: Place,
+    floor: Floor | None,
+) -> Turn:
     store = conversation.host.store
     for _ in range(MAX_RACES):
         draft = await conversation.draft(opening, place.how())
@@ -175,7 +188,8 @@ async def _start(
             for message in messages_in(entry):
                 draft.message(message)
         draft.turn, before = draft.seq + 1, draft.added
-        _fill(draft, asked, place)
+        agent = asked.agent if floor is None else floor(draft.row.details.agent)
+        _fill(draft, asked, agent, place)
         draft.after["holder"] = store.worker
         draft.after["epoch"] = draft.row.epoch + 1
         draft.after["open_turn"] = draft.turn
@@ -183,17 +197,31 @@ async def _start(
             continue
         place.admitted()
         row, conversation.known = conversation.known, None
-        return row, draft.added - before
+        trace = Trace(draft.turn)
+        trace.messages = draft.added - before
+        turn = Turn(conversation, row, asked, trace)
+        turn.agent = agent
+        return turn
     raise conversation.outrun()
 
 
-def _fill(draft: Draft, asked: Asked, place: Place) -> None:
+def _fill(draft: Draft, asked: Asked, agent: str | None, place: Place) -> None:
     """The first events of a turn: its start, and its own messages."""
-    body: dict[str, Any] = {"agent": asked.agent, "metadata": asked.metadata}
+    body: dict[str, Any] = {"agent": agent, "metadata": asked.metadata, "key": asked.key}
+    if asked.agent is None and agent is not None:
+        body["floor"] = True
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
+    give_floor(draft, agent)
     place.take(draft)
     for message in asked.messages:
         draft.message(message)
+
+
+def give_floor(draft: Draft, agent: str | None) -> None:
+    """Note the agent that speaks as the one that has the floor."""
+    details: Details = draft.after.get("details", draft.row.details)
+    if agent is not None and details.agent != agent:
+        draft.after["details"] = msgspec.structs.replace(details, agent=agent)
 
 
 def take(draft: Draft, entry: Input) -> None:

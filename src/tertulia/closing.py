@@ -16,7 +16,7 @@ HARMLESS: frozenset[str] = frozenset(("none", "idempotent"))
 class Trace:
     """What a turn has done so far, in this process or as read from its log after a crash."""
 
-    __slots__ = ("calls", "harmful", "messages", "results", "turn")
+    __slots__ = ("calls", "harmful", "messages", "results", "turn", "unstarted")
 
     def __init__(self, turn: int) -> None:
         self.turn = turn
@@ -24,19 +24,25 @@ class Trace:
         self.harmful = False
         self.calls: dict[str, str] = {}
         self.results: set[str] = set()
+        self.unstarted: set[str] = set()
+        """Calls that wait for an approval, or got none: they did not run."""
 
     def feed(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take note of one event of the turn."""
         if kind == events.TOOL_CALLED:
             effect = str(body.get("effect", "unknown"))
             self.calls[str(body.get("call"))] = effect
+            self.unstarted.discard(str(body.get("call")))
             self.harmful = self.harmful or effect not in HARMLESS
+        elif kind == events.APPROVAL_REQUESTED:
+            self.unstarted.add(str(body.get("call")))
         elif kind == events.MESSAGE_ADDED:
             self.messages += 1
             answered = body.get("tool_call_id")
             if answered is not None:
                 self.results.add(str(answered))
-                self.harmful = self.harmful or str(answered) not in self.calls
+                known = str(answered) in self.calls or str(answered) in self.unstarted
+                self.harmful = self.harmful or not known
 
     def outcome(self) -> Literal["failed", "interrupted"]:
         """How the turn closes when it does not complete.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -21,6 +22,7 @@ from tertulia.drafting import Draft
 from tertulia.errors import (
     AccessDenied,
     AgentError,
+    ApprovalPending,
     SessionBusy,
     SessionEnded,
     SessionExists,
@@ -63,6 +65,9 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which it is taken away from a holder that lives."""
     ended: bool = False
     """Also when the conversation was ended."""
+    suspended: Literal["refuse", "keep", "close"] = "refuse"
+    """What becomes of a turn that waits for an approval: it forbids the change, goes on waiting
+    with the change as a part of it, or is closed as if it had been left behind."""
     held: Callable[[SessionRow], Awaitable[None]] | None = None
     """Called once when it has to wait for another process."""
 
@@ -90,6 +95,8 @@ class Conversation:
         self.arriving = 0
         """Calls of this process that are writing their input into the inbox."""
         self.requests: dict[str, tuple[bytes, Outcome[Any]]] = {}
+        self.agents: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        """Agents of this process that have spoken here, or may, by name."""
 
     # -- reading
 
@@ -167,7 +174,7 @@ class Conversation:
             except AgentError as error:
                 self.refuse_writes(writes, error)
                 raise
-            if draft.row.open_turn is not None:
+            if draft.row.open_turn is not None and draft.turn is None:
                 await self._recover(draft)
                 continue
             await self.draft_writes(draft)
@@ -265,8 +272,8 @@ class Conversation:
         """A draft on the row as it is, with what must happen first: creation, recovery."""
         host = self.host
         row = self.known
-        if row is None or row.holder is not None:
-            row = await self._free_row(how)
+        if row is None or row.open_turn is not None:
+            row = await self.free_row(how)
         if row is None:
             return creation(host, self.unborn(opening), opening)
         self.check_access(row, opening)
@@ -275,6 +282,10 @@ class Conversation:
                 f"session {self.id!r} was ended; await session.reopen() to go on",
                 session_id=self.id,
             )
+        if row.suspended and how.suspended == "refuse":
+            raise self.suspended(row)
+        if row.suspended and how.suspended == "keep":
+            return Draft(row, now=host.clock.now(), salt=host.ids.salt, turn=row.open_turn)
         group = await self._group(row) if row.open_calls and row.open_turn is None else None
         draft = Draft(row, now=host.clock.now(), salt=host.ids.salt, group=group)
         if row.open_turn is not None:
@@ -282,7 +293,16 @@ class Conversation:
         merge(draft, opening)
         return draft
 
-    async def _free_row(self, how: How) -> SessionRow | None:
+    def suspended(self, row: SessionRow) -> ApprovalPending:
+        """What is told to whom wants to go on while a turn waits for an approval."""
+        calls = ", ".join(row.open_calls)
+        return ApprovalPending(
+            f"turn {row.open_turn} of session {self.id!r} waits for approval of {calls}: "
+            "approve(…) or reject(…), then resume(); or run with busy='interrupt'",
+            session_id=self.id,
+        )
+
+    async def free_row(self, how: How) -> SessionRow | None:
         """The row, once no living worker holds it, or once it may be seized. Raises TurnTimeout."""
         store, now = self.host.store, self.host.clock.monotonic
         start, told = now(), False

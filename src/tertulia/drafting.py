@@ -7,7 +7,7 @@ closes them first, with results that say that the outcome is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -30,14 +30,21 @@ _ACTORS: dict[str, str] = {
 }
 
 
+NOT_RUN = "This call did not run: nobody approved it."
+
+
 def unknown_result(call_id: str) -> Message:
     """The typed result of a call that never answered."""
+    return _typed_result(call_id, OUTCOME_UNKNOWN, "unknown")
+
+
+def _typed_result(call_id: str, text: str, outcome: str) -> Message:
     return parse(
         {
             "role": "tool",
             "tool_call_id": call_id,
-            "content": OUTCOME_UNKNOWN,
-            "metadata": {"outcome": "unknown"},
+            "content": text,
+            "metadata": {"outcome": outcome},
         }
     )
 
@@ -131,10 +138,15 @@ class Draft:
         self.messages.append(result)
         return result
 
-    def close_calls(self) -> None:
-        """Give every call that is still open the result that its outcome is unknown."""
+    def close_calls(self, unstarted: Collection[str] = ()) -> None:
+        """Give every call that is still open a result: its outcome is unknown, or it did not run.
+
+        `unstarted` are the calls that are known not to have run.
+        """
         for call_id in self.open_calls:
-            self.message(unknown_result(call_id))
+            ran = call_id not in unstarted
+            result = unknown_result(call_id) if ran else _typed_result(call_id, NOT_RUN, "not run")
+            self.message(result)
 
     def count(self, messages: int) -> None:
         """So many messages more are in the view."""

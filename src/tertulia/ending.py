@@ -38,7 +38,7 @@ async def end(
         draft.after["status"] = "ended"
         draft.quiet = quiet
 
-    await conversation.append(opening, build)
+    await conversation.append(opening, build, How(suspended="close"))
 
 
 async def reopen(conversation: Conversation, opening: Opening) -> None:
@@ -71,7 +71,7 @@ async def unlock(conversation: Conversation, opening: Opening) -> int | None:
         await conversation.turn.abandon()
         return row.open_turn
     conversation.known = None
-    await conversation.append(opening, nothing, How(seize_after=0, ended=True))
+    await conversation.append(opening, nothing, How(seize_after=0, ended=True, suspended="close"))
     return row.open_turn
 
 
@@ -95,7 +95,7 @@ async def hold(conversation: Conversation, opening: Opening, reason: str | None)
 
     await conversation.enter()
     try:
-        await conversation.commit(opening, build, How(ended=True))
+        await conversation.commit(opening, build, How(ended=True, suspended="keep"))
     finally:
         conversation.gate.leave()
 
@@ -130,7 +130,7 @@ async def delete(
     await conversation.enter()
     try:
         conversation.known = None
-        draft = await conversation.draft(opening, How(ended=True))
+        draft = await conversation.draft(opening, How(ended=True, suspended="keep"))
         row = draft.row
         if draft.create:
             raise SessionNotFound(

@@ -50,7 +50,7 @@ async def erase(conversation: Conversation, policy: Retention) -> int:
             draft.add(SESSION_ERASED, body)
             draft.quiet = True
 
-        await conversation.append(Opening(), build, How(ended=True))
+        await conversation.append(Opening(), build, How(ended=True, suspended="keep"))
     return bodies
 
 

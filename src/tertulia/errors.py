@@ -14,7 +14,8 @@ AgentError
 │   ├── SessionEnded
 │   ├── AccessDenied            (also PermissionError) the session has another owner
 │   ├── SessionBusy             somebody holds it, and ``busy="reject"`` or the queue is full
-│   │   └── TurnTimeout         (also TimeoutError) waited until the deadline
+│   │   ├── TurnTimeout         (also TimeoutError) waited until the deadline
+│   │   └── ApprovalPending     its turn waits for a person to approve a tool call
 │   ├── TurnInterrupted         the turn was stopped on request
 │   ├── StaleWriter             the hold was lost; nothing was written
 │   ├── IdempotencyConflict     the key was used for another request
@@ -31,6 +32,7 @@ AgentError
 │   ├── StoreTooNew             written by a newer version of Tertulia
 │   └── OutcomeUnknown          an I/O error at commit; it may or may not be durable
 ├── ModelError                  the model provider failed
+│   └── RoutingError            every agent of a router failed; has ``errors``
 ├── ToolError                   a tool call cannot be made
 └── SchemaValidationError       (also ValueError) an answer does not fit its schema
 """
@@ -106,6 +108,10 @@ class SessionBusy(SessionError):
 
 class TurnTimeout(SessionBusy, TimeoutError):
     """The session did not become free before the deadline."""
+
+
+class ApprovalPending(SessionBusy):
+    """The session's turn waits for a person to approve a tool call, or to reject it."""
 
 
 class TurnInterrupted(SessionError):
@@ -186,6 +192,14 @@ class ModelError(AgentError):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+
+class RoutingError(ModelError):
+    """Every agent of a router failed; `errors` are what each of them raised."""
+
+    def __init__(self, message: str, errors: list[ModelError]) -> None:
+        super().__init__(message)
+        self.errors = errors
 
 
 class ToolError(AgentError):

@@ -27,13 +27,22 @@ TURN_COMPLETED: Final = "turn.completed"
 TURN_FAILED: Final = "turn.failed"
 TURN_INTERRUPTED: Final = "turn.interrupted"
 TURN_ABANDONED: Final = "turn.abandoned"
+TURN_SUSPENDED: Final = "turn.suspended"
+TURN_RESUMED: Final = "turn.resumed"
 INPUT_RECEIVED: Final = "input.received"
 INPUT_WITHDRAWN: Final = "input.withdrawn"
 TOOL_CALLED: Final = "tool.called"
 TOOL_RETURNED: Final = "tool.returned"
 TOOL_FAILED: Final = "tool.failed"
+APPROVAL_REQUESTED: Final = "approval.requested"
+APPROVAL_GRANTED: Final = "approval.granted"
+APPROVAL_REJECTED: Final = "approval.rejected"
+HANDOFF: Final = "handoff"
+FAILOVER: Final = "failover"
+OUTPUT_REJECTED: Final = "output.rejected"
 STATE_SET: Final = "state.set"
 STATE_DELETED: Final = "state.deleted"
+STATE_STAGED: Final = "state.staged"
 SESSION_CREATED: Final = "session.created"
 SESSION_FORKED: Final = "session.forked"
 SESSION_REWOUND: Final = "session.rewound"
@@ -55,13 +64,22 @@ EVENT_TYPES: dict[str, str] = {
     TURN_FAILED: "the turn ended with an error; the history is as if it had not happened",
     TURN_INTERRUPTED: "the turn was stopped; what had happened by then stays",
     TURN_ABANDONED: "the turn was left open by a process that died, and was closed",
+    TURN_SUSPENDED: "the turn waits for an approval, and nobody holds the session",
+    TURN_RESUMED: "a turn that was suspended or left behind goes on",
     INPUT_RECEIVED: "an input that had to wait entered the log",
     INPUT_WITHDRAWN: "an input that waited was taken back",
     TOOL_CALLED: "a tool is about to run",
     TOOL_RETURNED: "a tool ended with a result",
     TOOL_FAILED: "a tool raised, did not exist, or was called with bad arguments",
+    APPROVAL_REQUESTED: "a tool call waits for somebody to approve it",
+    APPROVAL_GRANTED: "a tool call was approved",
+    APPROVAL_REJECTED: "a tool call was rejected, and will not run",
+    HANDOFF: "an agent gave the floor to another one",
+    FAILOVER: "a model failed, and another agent went on with the turn",
+    OUTPUT_REJECTED: "an answer did not fit its schema, and the model was asked again",
     STATE_SET: "a value of the scoped state was set",
     STATE_DELETED: "a value of the scoped state was deleted",
+    STATE_STAGED: "a tool set a value, which takes effect when its turn is kept",
     SESSION_CREATED: "the session came into being",
     SESSION_FORKED: "the session branched off another one",
     SESSION_REWOUND: "the view went back to an earlier position",

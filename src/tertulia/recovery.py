@@ -7,20 +7,34 @@ from typing import Any
 from tertulia import closing, events
 from tertulia.codec import body_of
 from tertulia.drafting import Draft
-from tertulia.stores.base import LogStore, Mark, Segment
+from tertulia.events import Record
+from tertulia.stores.base import LogStore, Mark, Segment, SessionRow
 from tertulia.view import CUTS
 
 
 async def close_abandoned(store: LogStore, draft: Draft) -> None:
-    """Close the turn that is open in the row of a draft, as the first thing of it."""
+    """Close the turn that is open in the row of a draft, as the first thing of it.
+
+    One that waits for an approval is interrupted, and keeps what it did; any other was left
+    behind by its holder.
+    """
     row = draft.row
     turn = row.open_turn
     if turn is None:
         return
-    records = await store.records([Segment(row.key, turn - 1, row.seq)])
+    records = await turn_records(store, row, turn)
     trace = closing.trace(turn, ((record.type, body_of(record)) for record in records))
-    await close_turn(store, draft, trace, events.TURN_ABANDONED, {})
+    if row.suspended:
+        body = {"reason": "nobody waited for its approval"}
+        await close_turn(store, draft, trace, events.TURN_INTERRUPTED, body, keep=True)
+    else:
+        await close_turn(store, draft, trace, events.TURN_ABANDONED, {})
     draft.after["epoch"] = row.epoch + 1
+
+
+async def turn_records(store: LogStore, row: SessionRow, turn: int) -> list[Record]:
+    """What an open turn has logged so far."""
+    return await store.records([Segment(row.key, turn - 1, row.seq)])
 
 
 async def close_turn(
@@ -36,7 +50,7 @@ async def close_turn(
     draft.turn, draft.group = trace.turn, None
     kept = keep or trace.outcome() == "interrupted"
     if kept:
-        draft.close_calls()
+        draft.close_calls(trace.unstarted)
     if kind == events.TURN_FAILED and kept:
         kind = events.TURN_INTERRUPTED
     outcome = "kept" if kept else "hidden"

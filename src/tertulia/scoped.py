@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from tertulia import scopes
 from tertulia.codec import decode, encode
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft
-from tertulia.events import STATE_DELETED, STATE_SET
+from tertulia.events import STATE_DELETED, STATE_SET, STATE_STAGED, Record
 from tertulia.scopes import Scope
 from tertulia.stores.base import LogStore, SessionRow, SharedScope, SharedWrite
 
@@ -26,7 +26,7 @@ ABSENT: Any = object()
 class StateWrite:
     """One change of one key, checked, encoded and waiting to be durable."""
 
-    __slots__ = ("expect", "key", "outcome", "said_by", "scope", "user", "value")
+    __slots__ = ("expect", "key", "outcome", "said_by", "scope", "staged", "user", "value")
 
     def __init__(
         self, scope: Scope, key: str, value: bytes | None, expect: int | None = None
@@ -40,14 +40,25 @@ class StateWrite:
         """Whose user state it is."""
         self.said_by: str | None = None
         """The user that the writing code said it is."""
+        self.staged = False
+        """Whether the log of the running turn has it, for whoever takes the turn over."""
         self.outcome: Outcome[None] = Outcome()
+
+    def body(self) -> dict[str, Any]:
+        """What its event says: scope, key and, unless it deletes, the value."""
+        body: dict[str, Any] = {"scope": self.scope, "key": self.key}
+        if self.value is not None:
+            body["value"] = msgspec.Raw(self.value)
+        return body
+
+    def stage(self, draft: Draft) -> None:
+        """Note in the log of a running turn what it will write when it closes."""
+        draft.add(STATE_STAGED, encode(self.body(), self.key), actor="tool")
 
     async def draft(self, draft: Draft, store: LogStore) -> None:
         """Add the event, and the index entry or the shared write that goes with it."""
         kind = STATE_DELETED if self.value is None else STATE_SET
-        body: dict[str, Any] = {"scope": self.scope, "key": self.key}
-        if self.value is not None:
-            body["value"] = msgspec.Raw(self.value)
+        body = self.body()
         if self.scope == "session":
             draft.remember(self.key, draft.add(kind, encode(body, self.key), actor="app"))
             return
@@ -136,3 +147,25 @@ async def stored_value(
 
 class _StateBody(msgspec.Struct):
     value: msgspec.Raw
+
+
+def staged_writes(records: Iterable[Record]) -> list[StateWrite]:
+    """The writes that an open turn noted and has not made yet, from its log."""
+    writes: dict[tuple[str, str], StateWrite] = {}
+    for record in records:
+        if record.type not in (STATE_STAGED, STATE_SET, STATE_DELETED) or record.body is None:
+            continue
+        said = msgspec.json.decode(record.body, type=_Staged)
+        writes.pop((said.scope, said.key), None)
+        if record.type == STATE_STAGED:
+            value = None if said.value is msgspec.UNSET else bytes(said.value)
+            write = StateWrite(said.scope, said.key, value)
+            write.staged = True
+            writes[said.scope, said.key] = write
+    return list(writes.values())
+
+
+class _Staged(msgspec.Struct):
+    scope: Scope
+    key: str
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

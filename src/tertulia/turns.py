@@ -33,6 +33,8 @@ T = TypeVar("T")
 LISTEN_SECONDS = 0.25
 Busy = Literal["queue", "reject", "interrupt"]
 
+_TRACED = frozenset((events.MESSAGE_ADDED, events.TOOL_CALLED, events.APPROVAL_REQUESTED))
+
 _running: ContextVar[tuple[Turn, ...]] = ContextVar("tertulia_turns", default=())
 
 
@@ -54,6 +56,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     """The caller's idempotency key."""
     agent: str | None = None
+    """The agent that is asked; None leaves it to whoever has the floor."""
     metadata: dict[str, Any] | None = None
 
     def digest(self) -> bytes:
@@ -69,7 +72,7 @@ class Turn:
     """A turn that holds its session. ``async with session.turn("hello") as turn: …``"""
 
     def __init__(
-        self, conversation: Conversation, row: SessionRow, asked: Asked, messages: int
+        self, conversation: Conversation, row: SessionRow, asked: Asked, trace: Trace
     ) -> None:
         if row.open_turn is None:
             raise UsageError("a turn needs a row that is held")
@@ -79,10 +82,13 @@ class Turn:
         """In microseconds."""
         self.row = row
         self.asked = asked
+        self.agent = asked.agent
+        """The agent that speaks now."""
         self.closed = False
-        self.trace = Trace(self.number)
-        self.trace.messages = messages
+        self.trace = trace
+        self._notes: list[tuple[str, dict[str, Any]]] = []
         self.writes: list[StateWrite] = []
+        """State that is set when the turn closes."""
         self.temp: dict[str, Any] = conversation.temp
         conversation.temp = {}
         self.stop: Outcome[str] = Outcome()
@@ -144,6 +150,10 @@ class Turn:
 
         return await self.append(build)
 
+    def note(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Log an event with the next commit of the turn, which may be the one that closes it."""
+        self._notes.append((events.check_type(kind), dict(body)))
+
     async def append(self, build: Callable[[Draft], Awaitable[T]]) -> T:
         """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost."""
         async with self._gate:
@@ -155,6 +165,10 @@ class Turn:
     async def _apply(self, build: Callable[[Draft], Awaitable[T]]) -> T:
         while True:
             draft = self._draft()
+            staged = [write for write in self.writes if not write.staged]
+            for write in staged:
+                write.stage(draft)
+            noted = self._draft_notes(draft)
             result = await build(draft)
             if not draft.records:
                 return result
@@ -163,6 +177,9 @@ class Turn:
             except VersionConflict:
                 continue
             self._note(draft)
+            for write in staged:
+                write.staged = True
+            del self._notes[:noted]
             return result
 
     # -- how it ends
@@ -190,11 +207,9 @@ class Turn:
         """Close the turn on request, keeping exactly what was handed out by then."""
 
         async def add_partial(draft: Draft) -> None:
-            draft.close_calls()
+            draft.close_calls(self.trace.unstarted)
             draft.message(
-                Message.assistant(
-                    partial or "", agent=self.asked.agent, metadata={"interrupted": True}
-                )
+                Message.assistant(partial or "", agent=self.agent, metadata={"interrupted": True})
             )
 
         await self._close(
@@ -203,6 +218,21 @@ class Turn:
             keep=True,
             first=add_partial if partial else None,
         )
+
+    async def suspend(self) -> None:
+        """Let go of the session until every call that waits for an approval has its decision.
+
+        The turn stays open, and its number too; `resume` goes on with it.
+        """
+
+        async def build(draft: Draft) -> None:
+            draft.add(events.TURN_SUSPENDED, {"calls": list(draft.open_calls)})
+            draft.after["holder"] = None
+
+        async with self._gate:
+            self._check_open()
+            await self._apply(build)
+            self._release(self.row)
 
     async def abandon(self) -> None:
         """Close the turn without its driver, as if its process had died."""
@@ -244,6 +274,11 @@ class Turn:
         host = self.conversation.host
         return Draft(self.row, now=host.clock.now(), salt=host.ids.salt, turn=self.number)
 
+    def _draft_notes(self, draft: Draft) -> int:
+        for kind, body in self._notes:
+            draft.add(kind, body)
+        return len(self._notes)
+
     def _check_open(self) -> None:
         if self.closed:
             raise UsageError(
@@ -259,7 +294,7 @@ class Turn:
 
     def _note(self, draft: Draft) -> None:
         for record in draft.records:
-            if record.type in (events.MESSAGE_ADDED, events.TOOL_CALLED):
+            if record.type in _TRACED:
                 self.trace.feed(record.type, body_of(record))
 
     async def _close(
@@ -291,6 +326,7 @@ class Turn:
         conversation = self.conversation
         while True:
             draft = self._draft()
+            self._draft_notes(draft)
             if first is not None:
                 await first(draft)
             kept = keep or self.trace.outcome() == "interrupted"

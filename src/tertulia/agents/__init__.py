@@ -3,13 +3,16 @@
 from tertulia.agents.agent import Agent
 from tertulia.agents.context import RunContext
 from tertulia.agents.models import LanguageModel, Model
-from tertulia.agents.response import Response, StreamEvent, Usage
+from tertulia.agents.response import HandoffMade, Response, StreamEvent, Usage
+from tertulia.agents.router import AgentRouter
 from tertulia.agents.streaming import AsyncStream, Stream
 from tertulia.agents.tools import Tool, tool
 
 __all__ = [
     "Agent",
+    "AgentRouter",
     "AsyncStream",
+    "HandoffMade",
     "LanguageModel",
     "Model",
     "Response",

@@ -40,6 +40,11 @@ class Exchange:
         self._consumer: tuple[int, Any] | None = None
         self._at_end: Callable[[], Any] | None = None
 
+    @property
+    def listened(self) -> bool:
+        """Whether somebody takes the events as they come."""
+        return self._listened
+
     # -- the driver's side
 
     def attach(self, turn: Turn) -> None:

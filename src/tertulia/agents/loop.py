@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
-from inspect import isawaitable
+from collections.abc import Awaitable, Mapping
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from tertulia import admission, events
+from tertulia import admission, events, resuming
+from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
-from tertulia.agents.protocol import (
-    Model,
-    ModelRequest,
-    TextDelta,
-    ToolCallMade,
-    UsageReport,
-)
-from tertulia.agents.response import Response, StreamEvent, Usage
-from tertulia.agents.rounds import ToolRound, distinct
-from tertulia.agents.tools import AnyTool
+from tertulia.agents.response import Response, StreamEvent, sum_of
+from tertulia.agents.rounds import ToolRound
+from tertulia.agents.speakers import Cast, Speaker
+from tertulia.approvals import pending
 from tertulia.drafting import Draft
-from tertulia.errors import ModelError, TurnInterrupted
+from tertulia.errors import ModelError, RoutingError, TurnInterrupted, UsageError
 from tertulia.messages import Message
+from tertulia.resuming import OpenCall
 from tertulia.session import Session
 from tertulia.turns import LISTEN_SECONDS, Asked, Turn
 
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
-
-Instructions = str | Callable[[RunContext], str | Awaitable[str]] | None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,59 +35,42 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     passing: bool
     """The session is for this turn only, and removed after it."""
     asked: Asked
-    model: Model
-    instructions: Instructions
-    tools: dict[str, AnyTool]
-    temperature: float | None
-    max_tokens: int | None
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        """What the caller passed."""
-        return self.asked.metadata or {}
+    cast: Cast
+    resuming: bool = False
+    """It goes on with the turn that is open, and `asked` only says how long to wait."""
 
 
-class Answer(msgspec.Struct):
-    """What a model said to one request."""
+class Begun(msgspec.Struct, frozen=True):
+    """A turn under our hold, with the calls that are open in it."""
 
-    text: list[str]
-    calls: list[ToolCallMade]
-    usage: UsageReport = UsageReport()
-    reason: str = "stop"
-
-    def message(self, agent: str | None) -> Message:
-        """As the message that is stored."""
-        unusual = self.reason not in ("stop", "tool_calls")
-        return Message.assistant(
-            "".join(self.text),
-            tool_calls=[made.call for made in self.calls] or None,
-            agent=agent,
-            metadata={"finish_reason": self.reason} if unusual else None,
-        )
+    turn: Turn
+    calls: list[OpenCall] = []
 
 
-async def begin(plan: Plan) -> Turn:
+async def begin(plan: Plan) -> Begun:
     """Take hold of the session, before anything is spent. Raises as `Session.turn`."""
     session = plan.session
-    turn = await admission.begin(
-        session._conversation,  # pyright: ignore[reportPrivateUsage]
-        session._opening,  # pyright: ignore[reportPrivateUsage]
-        plan.asked,
-    )
+    conversation, opening = session._conversation, session._opening  # pyright: ignore[reportPrivateUsage]
+    if plan.resuming:
+        resumed = await resuming.resume(conversation, opening, plan.asked.timeout)
+        return Begun(resumed.turn, resumed.calls)
+    floor = plan.cast.floor if plan.asked.agent is None else None
+    turn = await admission.begin(conversation, opening, plan.asked, floor)
     session._opened()  # pyright: ignore[reportPrivateUsage]
-    return turn
+    return Begun(turn)
 
 
-async def drive(turn: Turn, plan: Plan, exchange: Exchange) -> None:
+async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     """Run a turn that has begun to its end. Nothing is raised: the exchange gets the outcome.
 
     It must be the whole of its task, which is cancelled when the turn has to stop.
     """
+    turn = begun.turn
     exchange.attach(turn)
     turn.enter_context()
     watcher = asyncio.ensure_future(_watch(turn, asyncio.current_task()))
     try:
-        response = await _Loop(turn, plan, exchange, watcher).run()
+        response = await _Loop(turn, plan, exchange, watcher).run(begun.calls)
     except (asyncio.CancelledError, TurnInterrupted):
         reason = turn.stop.result() if turn.stop.done else "cancelled"
         closing = turn.interrupt(reason, exchange.cut() or None)
@@ -138,81 +113,75 @@ class _Loop:
         self._plan = plan
         self._exchange = exchange
         self._watcher = watcher
-        self._context = RunContext(
-            session=plan.session, turn=turn, agent=plan.asked.agent, metadata=plan.metadata
-        )
-        self._messages: list[Message] = []
-        self._usage = Usage()
+        self._errors: list[ModelError] = []
         self._began = monotonic()
+        self._speaker: Speaker
+        self._context: RunContext
+        self._askings: list[Asking] = []
 
-    async def run(self) -> Response:
-        """The answer; the turn is complete then."""
+    async def run(self, calls: list[OpenCall]) -> Response:
+        """The answer; the turn is complete then, or suspended."""
+        self._speak(self._plan.cast.speaker(self._turn.agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
-        number = 0
-        while True:
-            may_call = number < MAX_ROUNDS
-            answer = await self._ask(await self._request(may_call))
-            self._usage = self._usage.plus(answer.usage.input_tokens, answer.usage.output_tokens)
+        if calls and not await self._resume(calls):
+            return await self._suspend()
+        for number in range(MAX_ROUNDS + 1):
+            answer = await self._answer(may_call=number < MAX_ROUNDS)
             await self._exchange.drained()
             if not answer.calls:
                 return await self._complete(answer)
-            if not may_call:
-                raise ModelError(
-                    f"{self._plan.model.name} still calls tools after {MAX_ROUNDS} rounds"
-                )
-            await self._call_tools(answer)
-            number += 1
+            if number < MAX_ROUNDS and not await self._call_tools(answer):
+                return await self._suspend()
+        raise ModelError(f"{self._speaker.model.name} still calls tools after {MAX_ROUNDS} rounds")
 
-    async def _request(self, may_call: bool) -> ModelRequest:
-        """What the model is to see: the whole conversation, with the question of this turn."""
-        plan = self._plan
-        history = await plan.session.history()
-        self._messages = [m for m in history if (m.seq or 0) >= self._turn.number]
-        said = (self._turn.row.details.system, await self._instructions())
-        return ModelRequest(
-            system="\n\n".join(text for text in said if text) or None,
-            messages=history,
-            tools=[tool.spec for tool in plan.tools.values()],
-            may_call=may_call,
-            temperature=plan.temperature,
-            max_tokens=plan.max_tokens,
+    def _speak(self, speaker: Speaker) -> None:
+        """Let an agent go on from here."""
+        metadata: Mapping[str, Any] = self._turn.asked.metadata or {}
+        self._speaker = speaker
+        self._turn.agent = speaker.name
+        self._context = RunContext(
+            session=self._plan.session, turn=self._turn, agent=speaker.name, metadata=metadata
+        )
+        self._askings.append(
+            Asking(self._plan.session, self._turn, speaker, self._context, self._exchange)
         )
 
-    async def _instructions(self) -> str | None:
-        given = self._plan.instructions
-        if given is None or isinstance(given, str):
-            return given
-        made = given(self._context)
-        return await made if isawaitable(made) else made
+    async def _answer(self, *, may_call: bool) -> Answer:
+        """The answer of whoever speaks; of a stand-in where its model failed."""
+        while True:
+            try:
+                answer = await self._askings[-1].answer(may_call=may_call)
+            except BrokenAnswer as broken:
+                raise broken.cause from broken.cause.__cause__
+            except ModelError as error:
+                self._errors.append(error)
+                self._stand_in(error)
+                continue
+            return answer
 
-    async def _ask(self, request: ModelRequest) -> Answer:
-        answer = Answer([], [])
-        stream = self._plan.model.stream(request)
-        async with AsyncExitStack() as stack:
-            if hasattr(stream, "aclose"):
-                await stack.enter_async_context(aclosing(cast("Any", stream)))
-            async for event in stream:
-                if isinstance(event, TextDelta):
-                    answer.text.append(event.text)
-                    await self._exchange.put(StreamEvent(type="text_delta", text=event.text))
-                elif isinstance(event, ToolCallMade):
-                    answer.calls.append(event)
-                elif isinstance(event, UsageReport):
-                    answer.usage = event
-                else:
-                    answer.reason = event.reason
-        answer.calls = distinct(answer.calls)
-        return answer
+    def _stand_in(self, error: ModelError) -> None:
+        """Let the next agent go on with the turn; raises the error where there is none."""
+        failed = self._speaker
+        speaker = self._plan.cast.stand_in()
+        if speaker is None:
+            if len(self._errors) == 1:
+                raise error
+            told = "; ".join(str(each) for each in self._errors)
+            raise RoutingError(f"every agent failed: {told}", self._errors) from error
+        body = {"from": failed.name, "to": speaker.name, "error": str(error)[:1_000]}
+        self._turn.note(events.FAILOVER, body)
+        self._speak(speaker)
 
-    async def _call_tools(self, answer: Answer) -> None:
-        """One round: what is called is in the log before it runs, its result after."""
+    # -- tools
+
+    async def _call_tools(self, answer: Answer) -> bool:
+        """Store the answer, run the calls in it; False where one waits for an approval."""
         turn, exchange = self._turn, self._exchange
-        work = ToolRound(turn, self._plan.tools, self._context, answer.calls)
+        work = ToolRound(turn, self._speaker, self._context)
 
         async def build(draft: Draft) -> Message:
-            message = draft.message(answer.message(turn.asked.agent))
-            self._note_usage(draft, answer)
-            work.note(draft)
+            message = draft.message(answer.message(self._speaker.name))
+            work.begin(draft, answer.calls)
             return message
 
         message = await asyncio.shield(turn.append(build))
@@ -220,10 +189,48 @@ class _Loop:
         await exchange.put(StreamEvent(type="message", message=message))
         for made in answer.calls:
             await exchange.put(StreamEvent(type="tool_call", call=made.call))
+        return await self._run(work)
+
+    async def _resume(self, calls: list[OpenCall]) -> bool:
+        """Run what may run of the calls that were open; False where one waits."""
+        work = ToolRound(self._turn, self._speaker, self._context)
+
+        async def build(draft: Draft) -> None:
+            work.resume(draft, calls)
+
+        await asyncio.shield(self._turn.append(build))
+        return await self._run(work)
+
+    async def _run(self, work: ToolRound) -> bool:
         await work.run(self._tell_result)
+        if work.handoff is not None:
+            await self._exchange.put(StreamEvent(type="handoff", handoff=work.handoff))
+            self._speak(self._plan.cast.speaker(work.handoff.target))
+        return not work.waiting
 
     async def _tell_result(self, message: Message) -> None:
         await self._exchange.put(StreamEvent(type="tool_result", message=message))
+
+    # -- the end
+
+    async def _suspend(self) -> Response:
+        """Let go of the session until a person has decided; what waits is in the response."""
+        turn, session = self._turn, self._plan.session
+        if self._plan.passing:
+            raise UsageError(
+                "a tool call waits for an approval, and this turn has no session that is kept; "
+                "use agent.session(…) or run(…, session=…)"
+            )
+        turn.check()
+        self._watcher.cancel()
+        messages = [m for m in await session.history() if (m.seq or 0) >= turn.number]
+        await asyncio.shield(turn.suspend())
+        waiting = await pending(session._conversation, session._opening)  # pyright: ignore[reportPrivateUsage]
+        response = self._response(messages, "", None)
+        response = msgspec.structs.replace(response, pending=waiting)
+        event = StreamEvent(type="turn_suspended", response=response, turn=turn.number)
+        self._exchange.offer(event)
+        return response
 
     async def _complete(self, answer: Answer) -> Response:
         """The last message, its usage and the end of the turn: one commit."""
@@ -233,10 +240,10 @@ class _Loop:
         made: list[Response] = []
 
         async def first(draft: Draft) -> None:
-            message = draft.message(answer.message(turn.asked.agent))
-            self._note_usage(draft, answer)
-            made[:] = [self._response(message)]
-            turn.result = made[0]
+            message = draft.message(answer.message(self._speaker.name))
+            messages = [*self._askings[-1].seen, message]
+            made[:] = [self._response(messages, message.text, answer.output)]
+            turn.result = msgspec.structs.replace(made[0], output=None)
 
         await turn.complete(first=first)
         response = made[0]
@@ -245,24 +252,15 @@ class _Loop:
         exchange.offer(StreamEvent(type="turn_completed", response=response, turn=turn.number))
         return response
 
-    def _response(self, last: Message) -> Response:
-        messages = [*self._messages, last]
+    def _response(self, messages: list[Message], text: str, output: Any) -> Response:
+        structured = self._speaker.output_type is not None
         return Response(
-            text=last.text,
+            text=text,
+            output=output if structured else text,
             messages=messages,
             tool_calls=[call for message in messages for call in message.tool_calls or ()],
-            usage=self._usage,
+            usage=sum_of(asking.usage for asking in self._askings),
             turn=self._turn.number,
             latency=monotonic() - self._began,
+            agent=self._speaker.name,
         )
-
-    def _note_usage(self, draft: Draft, answer: Answer) -> None:
-        """What one request consumed, as an event beside its message."""
-        usage = answer.usage
-        body: dict[str, Any] = {
-            "agent": self._turn.asked.agent,
-            "model": self._plan.model.name,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-        }
-        draft.add(events.USAGE, {name: item for name, item in body.items() if item is not None})

@@ -7,6 +7,7 @@ import msgspec
 from tertulia import admission
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
+from tertulia.agents.outputs import prepare_output
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.errors import IdempotencyConflict
 from tertulia.stores.base import Request
@@ -19,7 +20,7 @@ async def repeated(plan: Plan, exchange: Exchange) -> bool:
     Raises IdempotencyConflict when the key was used for another request.
     """
     key = plan.asked.key
-    if key is None:
+    if key is None or plan.resuming:
         return False
     session, digest = plan.session, plan.asked.digest()
     conversation = session._conversation  # pyright: ignore[reportPrivateUsage]
@@ -42,13 +43,16 @@ async def repeated(plan: Plan, exchange: Exchange) -> bool:
     found = await admission.earlier(conversation, row, key, digest)
     if found is None or found.status != "done":
         return False
-    give_earlier(exchange, found)
+    await give_earlier(plan, exchange, found)
     return True
 
 
-def give_earlier(exchange: Exchange, request: Request) -> None:
+async def give_earlier(plan: Plan, exchange: Exchange, request: Request) -> None:
     """The stored answer of a request that was carried out before."""
-    _give(exchange, msgspec.json.decode(request.result or b"{}", type=Response))
+    response = msgspec.json.decode(request.result or b"{}", type=Response)
+    kind = plan.cast.speaker(response.agent).output_type
+    output = response.text if kind is None else (await prepare_output(kind)).read(response.text)
+    _give(exchange, msgspec.structs.replace(response, output=output))
 
 
 def _give(exchange: Exchange, response: Response) -> None:

@@ -1,19 +1,24 @@
-"""One round of tool calls: run in parallel, noted before and after."""
+"""One round of tool calls: noted before and after, run in parallel, transfers last."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from tertulia import events
+from tertulia.admission import give_floor
 from tertulia.agents.context import RunContext
 from tertulia.agents.protocol import ToolCallMade
-from tertulia.agents.tools import AnyTool
-from tertulia.drafting import Draft
+from tertulia.agents.response import HandoffMade
+from tertulia.agents.speakers import Speaker, Transfer
+from tertulia.closing import HARMLESS
+from tertulia.drafting import OUTCOME_UNKNOWN, Draft
 from tertulia.errors import ToolError
 from tertulia.messages import Message, ToolCall
+from tertulia.resuming import OpenCall
 from tertulia.turns import Turn
 
 MAX_PARALLEL = 16
@@ -22,6 +27,8 @@ TOGETHER = 0.05
 _GRACE = 1.0
 """Seconds that cancelled tools have to end."""
 
+Tell = Callable[[Message], Awaitable[None]]
+
 
 class Ended(msgspec.Struct, frozen=True):
     """How a call ended: the text for the model, and the error if it failed."""
@@ -29,68 +36,112 @@ class Ended(msgspec.Struct, frozen=True):
     call: ToolCall
     text: str
     error: str | None = None
+    outcome: str | None = None
+    """Why there is no result of the tool: ``rejected`` or ``unknown``."""
 
     def message(self) -> Message:
         """The result as the message that is stored."""
-        return Message.tool(
-            self.text,
-            self.call.id,
-            name=self.call.name,
-            metadata={"error": True} if self.error is not None else None,
-        )
+        metadata: dict[str, Any] = {} if self.error is None else {"error": True}
+        if self.outcome is not None:
+            metadata["outcome"] = self.outcome
+        return Message.tool(self.text, self.call.id, name=self.call.name, metadata=metadata or None)
 
 
 class ToolRound:
-    """The calls that a model made in one answer."""
+    """The calls that a model made in one answer, or those of them that are still open."""
 
-    def __init__(
-        self,
-        turn: Turn,
-        tools: Mapping[str, AnyTool],
-        context: RunContext,
-        calls: Sequence[ToolCallMade],
-    ) -> None:
+    def __init__(self, turn: Turn, speaker: Speaker, context: RunContext) -> None:
         self._turn = turn
-        self._tools = tools
+        self._speaker = speaker
         self._context = context
-        self._calls = calls
         self._places = asyncio.Semaphore(MAX_PARALLEL)
+        self._calls: list[ToolCallMade] = []
+        self._ended: list[Ended] = []
+        self._transfers: list[ToolCallMade] = []
+        self.waiting: list[ToolCall] = []
+        """Calls that nobody has approved yet."""
+        self.handoff: HandoffMade | None = None
+        """Where the floor went."""
 
-    def note(self, draft: Draft) -> None:
-        """Draft that the calls are about to run."""
-        for made in self._calls:
-            tool = self._tools.get(made.call.name)
-            runs = tool is not None and made.malformed is None
-            effect = tool.effect if tool is not None and runs else "none"
-            body = {"call": made.call.id, "name": made.call.name, "effect": effect}
-            draft.add(events.TOOL_CALLED, body)
+    # -- what is to run
 
-    async def run(self, tell: Callable[[Message], Awaitable[None]]) -> None:
+    def begin(self, draft: Draft, calls: Sequence[ToolCallMade]) -> None:
+        """Draft that the calls of an answer are about to run, or wait for an approval."""
+        self._calls, self._transfers, self.waiting = [], [], []
+        for made in calls:
+            tool = self._speaker.tools.get(made.call.name)
+            if tool is not None and tool.requires_approval and made.malformed is None:
+                self.waiting.append(made.call)
+                draft.add(events.APPROVAL_REQUESTED, self._described(made.call))
+            else:
+                self._start(draft, made)
+
+    def resume(self, draft: Draft, calls: Iterable[OpenCall]) -> None:
+        """Draft what becomes of calls that were open when their process died or let go."""
+        self._calls, self._transfers, self._ended = [], [], []
+        for each in calls:
+            tool = self._speaker.tools.get(each.call.name)
+            known = tool is not None or each.call.name in self._speaker.transfers
+            if each.standing == "rejected":
+                text = "This call was rejected by a person and did not run."
+                text = f"{text} Reason: {each.reason}" if each.reason else text
+                self._ended.append(Ended(each.call, text, outcome="rejected"))
+            elif each.standing == "approved" or (
+                known and (tool is None or tool.effect in HARMLESS)
+            ):
+                self._start(draft, ToolCallMade(each.call))
+            else:
+                self._ended.append(Ended(each.call, OUTCOME_UNKNOWN, outcome="unknown"))
+
+    def _start(self, draft: Draft, made: ToolCallMade) -> None:
+        tool = self._speaker.tools.get(made.call.name)
+        runs = tool is not None and made.malformed is None
+        effect = tool.effect if tool is not None and runs else "none"
+        body = {"call": made.call.id, "name": made.call.name, "effect": effect}
+        draft.add(events.TOOL_CALLED, body)
+        transfer = tool is None and made.call.name in self._speaker.transfers
+        (self._transfers if transfer else self._calls).append(made)
+
+    def _described(self, call: ToolCall) -> dict[str, Any]:
+        body = {"call": call.id, "name": call.name, "arguments": call.arguments}
+        return body if self._speaker.name is None else {**body, "agent": self._speaker.name}
+
+    # -- running
+
+    async def run(self, tell: Tell) -> None:
         """Run the calls; each result is told once it is stored.
 
-        What had finished is stored also when the round is cancelled.
+        What had finished is stored also when the round is cancelled. The floor changes only
+        where no call is left waiting.
         """
+        if self._ended:
+            for message in await asyncio.shield(self._store(self._ended)):
+                await tell(message)
         left: list[asyncio.Future[Ended]] = [
             asyncio.ensure_future(self._run(made)) for made in self._calls
         ]
         try:
             while left:
                 await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.wait(left, timeout=TOGETHER)
-                ready = [task for task in left if task.done()]
-                left = [task for task in left if task not in ready]
+                if not all(task.done() for task in left):
+                    await asyncio.wait(left, timeout=TOGETHER)
+                ready = [task.result() for task in left if task.done()]
+                left = [task for task in left if not task.done()]
                 for message in await asyncio.shield(self._store(ready)):
                     await tell(message)
         except BaseException:
             await self._stop(left)
             raise
+        if self._transfers and not self.waiting:
+            for message in await asyncio.shield(self._transfer()):
+                await tell(message)
 
     async def _stop(self, tasks: list[asyncio.Future[Ended]]) -> None:
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_GRACE)
-        finished = [task for task in tasks if task.done() and not task.cancelled()]
+        finished = [task.result() for task in tasks if task.done() and not task.cancelled()]
         if finished and not self._turn.closed:
             await asyncio.shield(self._store(finished))
 
@@ -100,9 +151,9 @@ class ToolRound:
             async with self._places:
                 if made.malformed is not None:
                     raise ToolError(f"the arguments are no JSON object: {made.malformed[:200]}")
-                tool = self._tools.get(call.name)
+                tool = self._speaker.tools.get(call.name)
                 if tool is None:
-                    known = ", ".join(self._tools) or "none"
+                    known = ", ".join([*self._speaker.tools, *self._speaker.transfers]) or "none"
                     raise ToolError(f"there is no tool {call.name!r}; there are: {known}")
                 context = self._context.for_call(call.id)
                 return Ended(call, await tool.invoke(call.arguments, context))
@@ -110,34 +161,62 @@ class ToolRound:
             text = str(error) if isinstance(error, ToolError) else _described(error)
             return Ended(call, f"Error: {text}", text[:1_000])
 
-    async def _store(self, tasks: list[asyncio.Future[Ended]]) -> list[Message]:
-        ended = [task.result() for task in tasks]
-
+    async def _store(self, ended: Sequence[Ended]) -> list[Message]:
         async def build(draft: Draft) -> list[Message]:
             return [stored for each in ended if (stored := _draft(draft, each)) is not None]
 
         return await self._turn.append(build)
 
+    # -- the floor
+
+    async def _transfer(self) -> list[Message]:
+        """Give the floor to the first agent that was asked for; the others stay where they are."""
+        first, *others = self._transfers
+        transfer: Transfer = self._speaker.transfers[first.call.name]
+        reason = first.call.arguments.get("reason")
+        made = HandoffMade(
+            self._speaker.name, transfer.target, reason if isinstance(reason, str) else ""
+        )
+        refused = f"The conversation went to {transfer.target}; only one transfer at a time."
+        ended = [
+            Ended(first.call, f"The conversation is now with {transfer.target}."),
+            *(Ended(other.call, refused, refused) for other in others),
+        ]
+
+        async def build(draft: Draft) -> list[Message]:
+            stored = [message for each in ended if (message := _draft(draft, each)) is not None]
+            body = {"from": made.source, "to": made.target, "reason": made.reason}
+            draft.add(events.HANDOFF, body, actor="agent")
+            give_floor(draft, made.target)
+            return stored
+
+        messages = await self._turn.append(build)
+        self._turn.agent = made.target
+        self.handoff = made
+        return messages
+
 
 def _draft(draft: Draft, ended: Ended) -> Message | None:
     body = {"call": ended.call.id}
-    if ended.error is None:
-        draft.add(events.TOOL_RETURNED, body, actor="tool")
-    else:
+    if ended.error is not None:
         draft.add(events.TOOL_FAILED, {**body, "error": ended.error}, actor="tool")
+    elif ended.outcome is None:
+        draft.add(events.TOOL_RETURNED, body, actor="tool")
     if ended.call.id not in draft.open_calls:
         return None  # the tool wrote into the conversation itself, which closed the call
     return draft.message(ended.message())
 
 
-def distinct(calls: Sequence[ToolCallMade]) -> list[ToolCallMade]:
-    """The calls, each with an id of its own within the answer."""
-    seen: set[str] = set()
+def distinct(calls: Sequence[ToolCallMade], used: Collection[str]) -> list[ToolCallMade]:
+    """The calls, each with an id that no other call of the conversation has."""
+    seen = set(used)
     result: list[ToolCallMade] = []
-    for number, made in enumerate(calls):
-        call = made.call
-        if not call.id or call.id in seen:
-            call = ToolCall(f"{call.id or 'call'}_{number}", call.name, call.arguments)
+    for made in calls:
+        call, number = made.call, 1
+        name = call.id or "call"
+        while not call.id or call.id in seen:
+            number += 1
+            call = ToolCall(f"{name}_{number}", call.name, call.arguments)
         seen.add(call.id)
         result.append(ToolCallMade(call, made.malformed))
     return result

@@ -11,12 +11,11 @@ from typing import NoReturn, Self
 from tertulia import doors
 from tertulia.admission import AlreadyDone
 from tertulia.agents.exchange import Exchange
-from tertulia.agents.loop import Plan, begin, drive
+from tertulia.agents.loop import Begun, Plan, begin, drive
 from tertulia.agents.portal import hold, portal
 from tertulia.agents.repeats import give_earlier, repeated
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.errors import TurnInterrupted, UsageError
-from tertulia.turns import Turn
 
 _BROKEN_OFF = "the stream was broken off"
 _CANCELLED = "cancelled"
@@ -192,9 +191,9 @@ def _start(plan: Plan, exchange: Exchange) -> None:
     """Start the turn as a task of the running loop."""
 
     async def work() -> None:
-        turn = await _begun(plan, exchange)
-        if turn is not None:
-            await drive(turn, plan, exchange)
+        begun = await _begun(plan, exchange)
+        if begun is not None:
+            await drive(begun, plan, exchange)
 
     task = hold(work)
     loop = asyncio.get_running_loop()
@@ -203,17 +202,17 @@ def _start(plan: Plan, exchange: Exchange) -> None:
 
 def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
     """Begin the turn on this thread, and drive it on the portal's."""
-    turn = doors.call(_begun(plan, exchange))
-    if turn is not None:
-        portal().start(lambda: drive(turn, plan, exchange))
+    begun = doors.call(_begun(plan, exchange))
+    if begun is not None:
+        portal().start(lambda: drive(begun, plan, exchange))
 
 
-async def _begun(plan: Plan, exchange: Exchange) -> Turn | None:
+async def _begun(plan: Plan, exchange: Exchange) -> Begun | None:
     """The turn; None where there is nothing to drive: the exchange has the outcome then."""
     try:
         return None if await repeated(plan, exchange) else await begin(plan)
     except AlreadyDone as done:
-        give_earlier(exchange, done.request)
+        await give_earlier(plan, exchange, done.request)
     except asyncio.CancelledError:
         reason = exchange.reason or _CANCELLED
         exchange.fail(TurnInterrupted(reason, session_id=plan.session.id))

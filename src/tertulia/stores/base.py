@@ -101,6 +101,11 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     """When retention has something to do here, in microseconds; None for never."""
     details: Details = Details()
 
+    @property
+    def suspended(self) -> bool:
+        """Whether its turn waits for an approval: it is open, and nobody holds it."""
+        return self.open_turn is not None and self.holder is None
+
 
 class Branch(msgspec.Struct, frozen=True, gc=False):
     """The branch of `session` that begins after `low`, and what it stands on."""

@@ -1,0 +1,172 @@
+"""Who may speak in a turn: agents as a turn needs them, and how the next one is found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from tertulia.agents.context import RunContext
+from tertulia.agents.protocol import Model, ToolSpec
+from tertulia.agents.tools import AnyTool
+from tertulia.agents.window import Budget
+from tertulia.errors import ConfigurationError, InvalidInput
+
+Instructions = str | Callable[[RunContext], str | Awaitable[str]] | None
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call asks for in place of what its agents were made with; None: as they say."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    keep_last: int | None = None
+    max_context_tokens: int | None = None
+    output_type: Any = None
+
+
+class Speaker(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent within one turn: what it asks its model with."""
+
+    name: str | None
+    model: Model
+    instructions: Instructions
+    tools: Mapping[str, AnyTool]
+    transfers: Mapping[str, Transfer]
+    """The tools that give the floor to another agent, by their names."""
+    output_type: Any
+    temperature: float | None
+    max_tokens: int | None
+    budget: Budget
+
+
+class Member(Protocol):
+    """An agent as others need it."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name, by which the floor is given to it."""
+        ...
+
+    @property
+    def description(self) -> str | None:
+        """What it is there for, as others are told."""
+        ...
+
+    @property
+    def handoffs(self) -> Sequence[Member | str]:
+        """Those that it may give the floor to, or their names."""
+        ...
+
+    def speaker(self, options: Options, known: Mapping[str, Member]) -> Speaker:
+        """What it asks its model with. Raises ConfigurationError."""
+        ...
+
+
+class Transfer(msgspec.Struct, frozen=True):
+    """A tool that gives the floor to another agent."""
+
+    tool: str
+    target: str
+    spec: ToolSpec
+
+
+_REASON: dict[str, Any] = {
+    "type": "object",
+    "properties": {"reason": {"type": "string", "description": "Why, in a few words."}},
+    "required": [],
+}
+
+
+def transfers(handoffs: Sequence[Member | str], known: Mapping[str, Member]) -> dict[str, Transfer]:
+    """The transfer tools of an agent. Raises ConfigurationError for a name that nobody has."""
+    made: dict[str, Transfer] = {}
+    for handoff in handoffs:
+        member = known.get(handoff) if isinstance(handoff, str) else handoff
+        name = handoff if isinstance(handoff, str) else handoff.name
+        if member is None or name is None:
+            there = ", ".join(sorted(known)) or "none"
+            raise ConfigurationError(
+                f"handoffs=[{handoff!r}]: no agent of that name is known here (known: {there}); "
+                "pass the Agent itself"
+            )
+        said = f"Give the conversation to {name}."
+        if member.description:
+            said = f"{said} {member.description}"
+        tool = transfer_name(name)
+        made[tool] = Transfer(tool, name, ToolSpec(tool, said, _REASON))
+    return made
+
+
+def transfer_name(agent: str) -> str:
+    """The name of the tool that gives the floor to an agent."""
+    return f"transfer_to_{re.sub(r'[^A-Za-z0-9_-]+', '_', agent)}"[:64]
+
+
+def check_handoffs(handoffs: Iterable[Any] | None) -> tuple[Member | str, ...]:
+    """Handoffs as an agent keeps them. Raises InvalidInput."""
+    checked: dict[str, Member | str] = {}
+    for handoff in handoffs or ():
+        name = handoff if isinstance(handoff, str) else getattr(handoff, "name", None)
+        if not isinstance(name, str) or not name:
+            raise InvalidInput(f"handoffs takes agents that have a name, or names, not {handoff!r}")
+        if checked.setdefault(transfer_name(name), handoff) is not handoff:
+            raise InvalidInput(f"two handoffs go to {name!r}")
+    return tuple(checked.values())
+
+
+class Cast:
+    """The agents of one turn: who was called, whom they may give the floor to, who stands in."""
+
+    def __init__(
+        self,
+        first: Member,
+        options: Options,
+        known: Mapping[str, Member],
+        stand_ins: Sequence[Member] = (),
+        *,
+        routed: Collection[str | None] = (),
+    ) -> None:
+        self._first = first
+        self._routed = routed
+        """Those whose floor is not kept: the first one answers after them."""
+        self._options = options
+        self._members = _reachable([first, *stand_ins], known)
+        self._stand_ins = list(stand_ins)
+
+    def floor(self, stored: str | None) -> str | None:
+        """Who speaks where `stored` has the floor: that agent, if it is known here."""
+        keeps = stored in self._members and stored not in self._routed
+        return stored if keeps else self._first.name
+
+    def speaker(self, name: str | None) -> Speaker:
+        """The agent of a name. Raises ConfigurationError."""
+        member = self._first if name is None else self._members.get(name, self._first)
+        return member.speaker(self._options, self._members)
+
+    def stand_in(self) -> Speaker | None:
+        """Whoever goes on where the model of the one that speaks failed; each is asked once."""
+        if not self._stand_ins:
+            return None
+        return self._stand_ins.pop(0).speaker(self._options, self._members)
+
+
+def _reachable(firsts: Sequence[Member], known: Mapping[str, Member]) -> dict[str, Member]:
+    """Every agent that the floor can come to, by name."""
+    found: dict[str, Member] = dict(known)
+    left: list[Member] = [*firsts, *known.values()]
+    seen: set[int] = set()
+    while left:
+        member = left.pop()
+        if id(member) in seen:
+            continue
+        seen.add(id(member))
+        if member.name is not None:
+            found.setdefault(member.name, member)
+        left.extend(each for each in member.handoffs if not isinstance(each, str))
+    for member in firsts:
+        if member.name is not None:
+            found[member.name] = member
+    return found

@@ -1,0 +1,150 @@
+"""Going on with a turn that is open and that nobody holds: suspended, or left by a dead process."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from tertulia import closing, events
+from tertulia.approvals import Approval, approvals
+from tertulia.codec import body_of
+from tertulia.conversation import MAX_RACES, Conversation, How
+from tertulia.drafting import Draft
+from tertulia.errors import SessionBusy, SessionEnded, UsageError
+from tertulia.events import Record
+from tertulia.messages import Message, ToolCall
+from tertulia.opening import Opening
+from tertulia.recovery import turn_records
+from tertulia.scoped import staged_writes
+from tertulia.stores.base import SessionRow
+from tertulia.turns import Asked, Turn, own_turn
+
+
+class OpenCall(msgspec.Struct, frozen=True):
+    """A call without a result in a turn that goes on, and what is known of it."""
+
+    call: ToolCall
+    standing: Literal["started", "approved", "rejected"]
+    """It may have run; it may run now; it must not run."""
+    reason: str | None = None
+    """Why it was rejected."""
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """A turn that goes on, under a hold of ours."""
+
+    turn: Turn
+    calls: list[OpenCall]
+
+
+async def resume(conversation: Conversation, opening: Opening, seconds: float | None) -> Resumed:
+    """Take hold of the open turn of a session and go on with it.
+
+    Raises UsageError where no turn is open, SessionBusy while its holder lives, ApprovalPending
+    while a call waits for a decision, SessionNotFound, SessionEnded, AccessDenied.
+    """
+    if own_turn(conversation) is not None:
+        raise UsageError(f"session {conversation.id!r} is in a turn of the calling code already")
+    await conversation.enter(seconds)
+    try:
+        resumed = await _take_over(conversation, opening)
+    except BaseException:
+        conversation.gate.leave()
+        raise
+    conversation.turn = resumed.turn
+    return resumed
+
+
+async def _take_over(conversation: Conversation, opening: Opening) -> Resumed:
+    host = conversation.host
+    for _ in range(MAX_RACES):
+        conversation.known = None
+        row = await _open_row(conversation, opening)
+        number = row.open_turn or 0
+        records = await turn_records(host.store, row, number)
+        decided = approvals(records)
+        _check_decided(conversation, row, decided)
+        draft = Draft(row, now=host.clock.now(), salt=host.ids.salt, turn=number)
+        draft.add(events.TURN_RESUMED, {})
+        draft.after["holder"] = host.store.worker
+        draft.after["epoch"] = row.epoch + 1
+        if await conversation.made(draft) and conversation.known is not None:
+            held, conversation.known = conversation.known, None
+            return _resumed(conversation, held, records, decided)
+    raise conversation.outrun()
+
+
+async def _open_row(conversation: Conversation, opening: Opening) -> SessionRow:
+    """The row of a session with a turn that nobody holds."""
+    row = await conversation.existing(opening)
+    if row.status == "ended":
+        raise SessionEnded(f"session {conversation.id!r} was ended", session_id=conversation.id)
+    if row.open_turn is None:
+        raise UsageError(
+            f"there is nothing to resume in session {conversation.id!r}: no turn of it is open"
+        )
+    await conversation.free_row(How(held=_refuse_held))
+    return row
+
+
+async def _refuse_held(row: SessionRow) -> None:
+    """Raise SessionBusy: the turn has a holder that lives."""
+    raise SessionBusy(
+        f"turn {row.open_turn} of session {row.id!r} is run by another process", session_id=row.id
+    )
+
+
+def _check_decided(conversation: Conversation, row: SessionRow, known: dict[str, Approval]) -> None:
+    for call in row.open_calls:
+        if call in known and known[call].decision is None:
+            raise conversation.suspended(row)
+
+
+def _resumed(
+    conversation: Conversation,
+    row: SessionRow,
+    records: list[Record],
+    decided: dict[str, Approval],
+) -> Resumed:
+    number = row.open_turn or 0
+    trace = closing.trace(number, ((record.type, body_of(record)) for record in records))
+    messages = [record for record in records if record.type == events.MESSAGE_ADDED]
+    started = body_of(records[0])
+    turn = Turn(conversation, row, _asked(started, messages[:1]), trace)
+    turn.agent = row.details.agent or started.get("agent")
+    turn.writes = staged_writes(records)
+    return Resumed(turn, _open_calls(row, messages, decided, trace))
+
+
+def _asked(started: dict[str, Any], first: list[Record]) -> Asked:
+    """What the turn was asked for with."""
+    return Asked(
+        messages=tuple(_message(record) for record in first),
+        key=started.get("key"),
+        agent=None if started.get("floor") else started.get("agent"),
+        metadata=started.get("metadata"),
+    )
+
+
+def _open_calls(
+    row: SessionRow, messages: list[Record], decided: dict[str, Approval], trace: closing.Trace
+) -> list[OpenCall]:
+    """The calls of the newest assistant message that have no result yet."""
+    if not row.open_calls:
+        return []
+    calls = next(found for record in reversed(messages) if (found := _message(record).tool_calls))
+    return [_open_call(call, decided, trace) for call in calls if call.id in row.open_calls]
+
+
+def _open_call(call: ToolCall, decided: dict[str, Approval], trace: closing.Trace) -> OpenCall:
+    approval = decided.get(call.id)
+    if approval is None or call.id not in trace.unstarted:
+        return OpenCall(call, "started")
+    if approval.decision == "rejected":
+        return OpenCall(call, "rejected", approval.reason)
+    return OpenCall(call, "approved")
+
+
+def _message(record: Record) -> Message:
+    return msgspec.json.decode(record.body or b"{}", type=Message)
