@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
-from functools import update_wrapper
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from tertulia.agents.context import RunContext
 from tertulia.agents.protocol import ToolSpec
-from tertulia.agents.schemas import encode_result, shape_of
+from tertulia.agents.results import text_of
+from tertulia.agents.schemas import Shape, shape_of, signature_of
 from tertulia.closing import Effect
 from tertulia.doors import Outcome
 from tertulia.errors import InvalidInput, ToolError
@@ -22,8 +25,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TIMEOUT = 30.0
-MAX_RESULT = 256_000
-"""Characters of a result; a longer one is told to the model as an error."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -32,7 +33,8 @@ class Tool(Generic[P, R]):
 
     `effect` says what a call may do in the world: ``"none"`` (it only reads), ``"idempotent"``
     (the same however often it runs) or ``"unknown"``. `timeout` is in seconds; None waits for
-    ever. Raises InvalidInput for a function that cannot be described to a model.
+    ever. With `requires_approval` a call waits until somebody approves it. Raises InvalidInput
+    for a function that no model could call; what its type hints cannot say is found by `prepare`.
     """
 
     def __init__(
@@ -43,73 +45,103 @@ class Tool(Generic[P, R]):
         description: str | None = None,
         timeout: float | None = TIMEOUT,
         effect: Effect = "unknown",
+        requires_approval: bool = False,
     ) -> None:
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        if not callable(function):
+            raise InvalidInput(f"{function!r} is no function, so it cannot be a tool")
+        self.name = _name(function) if name is None else name
         if _NAME.fullmatch(self.name) is None:
             raise InvalidInput(
-                f"{self.name!r} cannot name a tool; use 1 to 64 letters, digits, _ or -"
+                f"{self.name!r} cannot name a tool; pass name= with 1 to 64 letters, digits, _ or -"
             )
-        if timeout is not None and timeout <= 0:
+        if timeout is not None and not timeout > 0:
             raise InvalidInput(f"the timeout of tool {self.name!r} must be more than 0 seconds")
+        signature_of(function, self.name)
         self.function = function
         self.timeout = timeout
         self.effect: Effect = effect
-        self._shape = shape_of(function, self.name, RunContext)
-        said = self._shape.description if description is None else description
-        self.spec = ToolSpec(self.name, said, self._shape.parameters)
+        self.requires_approval = requires_approval
+        self._description = description
+        self._made: tuple[ToolSpec, Shape] | None = None
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
+    @overload
+    def __get__(self, instance: None, owner: type[Any]) -> Tool[P, R]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Tool[..., R]: ...
+
+    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> Tool[..., R]:
+        if instance is None or not inspect.isfunction(self.function):
+            return self
+        bound = cast("Tool[..., R]", copy.copy(self))
+        bound.function = MethodType(self.function, instance)
+        bound._made = None
+        update_wrapper(bound, bound.function, updated=())
+        return bound
+
     def __repr__(self) -> str:
         return f"Tool({self.name!r})"
 
+    @property
+    def prepared(self) -> bool:
+        """Whether its schema is known already, so that `spec` costs nothing."""
+        return self._made is not None
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as a model sees it.
+
+        The first use imports the model library, which takes a while: await `prepare` where a
+        loop runs. Raises InvalidInput for type hints that no schema can say.
+        """
+        return self._described()[0]
+
     async def invoke(self, given: Mapping[str, Any], context: RunContext) -> str:
-        """Call it as a model asks for it; the result as text.
+        """Call it as a model asks for it; the result as text, which is never empty.
 
         Raises ToolError for bad arguments, a timeout and a result that is no JSON or too long;
         else what the function raises.
         """
+        await prepare((self,))
         try:
-            arguments = self._shape.arguments(given)
+            positional, named = self._described()[1].arguments(given, context)
         except ValueError as error:
             raise ToolError(f"bad arguments: {error}") from None
-        if self._shape.context is not None:
-            arguments[self._shape.context] = context
+        limit = asyncio.timeout(self.timeout)
         try:
-            value = await asyncio.wait_for(self._call(arguments), self.timeout)
+            async with limit:
+                return await self._call(partial(self.function, *positional, **named))
         except TimeoutError as error:
-            raise ToolError(str(error) or f"no result after {self.timeout} seconds") from error
-        try:
-            text = encode_result(value)
-        except TypeError as error:
-            raise ToolError(f"the result cannot be shown: {error}") from None
-        if len(text) > MAX_RESULT:
-            raise ToolError(f"the result has {len(text)} characters, more than {MAX_RESULT}")
-        return text
+            if not limit.expired():
+                raise
+            raise ToolError(f"no result after {self.timeout:g} seconds") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ToolError("the tool cancelled itself") from error
 
-    async def _call(self, arguments: dict[str, Any]) -> Any:
-        call = cast("Callable[..., Any]", self.function)
+    async def _call(self, call: Callable[[], Any]) -> str:
+        if _is_async(self.function):
+            return text_of(await call())
 
         def work() -> Any:
-            positional, named = self._bind(arguments)
-            return call(*positional, **named)
+            value = call()
+            return value if inspect.isawaitable(value) else text_of(value)
 
-        if inspect.iscoroutinefunction(call):
-            return await work()
-        value = await in_thread(work)
-        return await value if inspect.isawaitable(value) else value
+        given = await in_thread(work)
+        return text_of(await given) if inspect.isawaitable(given) else given
 
-    def _bind(self, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        named = dict(arguments)
-        parameters = inspect.signature(self.function).parameters.values()
-        positional = [
-            named.pop(parameter.name)
-            for parameter in parameters
-            if parameter.kind is parameter.POSITIONAL_ONLY
-        ]
-        return positional, named
+    def _described(self) -> tuple[ToolSpec, Shape]:
+        if self._made is None:
+            shape = shape_of(self.function, self.name)
+            said = shape.description if self._description is None else self._description
+            self._made = (ToolSpec(self.name, said, shape.parameters), shape)
+        return self._made
 
 
 async def in_thread(work: Callable[[], R]) -> R:
@@ -144,6 +176,7 @@ def tool(
     effect: Effect | None = None,
     idempotent: bool = False,
     read_only: bool = False,
+    requires_approval: bool = False,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
@@ -157,12 +190,14 @@ def tool(  # noqa: PLR0913
     effect: Effect | None = None,
     idempotent: bool = False,
     read_only: bool = False,
+    requires_approval: bool = False,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
     """Make a tool of a function, sync or async: ``@tool`` or ``@tool(read_only=True)``.
 
     Its name, description and schema come from the function, its docstring and type hints.
     `idempotent` and `read_only` say that it may safely run again: a turn that fails after such
-    tools only leaves no trace in the history. Raises InvalidInput.
+    tools only leaves no trace in the history. With `requires_approval` a call waits until
+    somebody approves it. Raises InvalidInput.
     """
     implied: Effect = "none" if read_only else "idempotent" if idempotent else "unknown"
 
@@ -173,12 +208,24 @@ def tool(  # noqa: PLR0913
             description=description,
             timeout=timeout,
             effect=effect or implied,
+            requires_approval=requires_approval,
         )
 
     return make if function is None else make(function)
 
 
 AnyTool = Tool[..., Any]
+
+
+async def prepare(tools: Iterable[AnyTool]) -> list[ToolSpec]:
+    """The tools as a model sees them; schemas that are not known yet are made on a thread.
+
+    Raises InvalidInput, which names the tool, for type hints that no schema can say.
+    """
+    given = list(tools)
+    if all(each.prepared for each in given):
+        return [each.spec for each in given]
+    return await in_thread(lambda: [each.spec for each in given])
 
 
 def tools_of(values: Iterable[Any] | None) -> dict[str, AnyTool]:
@@ -198,3 +245,14 @@ def tools_of(values: Iterable[Any] | None) -> dict[str, AnyTool]:
             if found.setdefault(name, each) is not each:
                 raise InvalidInput(f"two tools are named {name!r}; rename one with @tool(name=…)")
     return found
+
+
+def _name(function: Callable[..., Any]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    called = cast("Any", type(function).__call__)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
