@@ -18,7 +18,7 @@ import msgspec
 from tertulia import retention
 from tertulia.codec import encode
 from tertulia.doors import Outcome
-from tertulia.drafting import Draft
+from tertulia.drafting import Draft, commit
 from tertulia.errors import (
     AccessDenied,
     AgentError,
@@ -39,7 +39,7 @@ from tertulia.recovery import close_abandoned
 from tertulia.scoped import StateWrite
 from tertulia.stores.base import Details, Input, Segment, SessionRow
 from tertulia.trimming import trim
-from tertulia.view import FLOORS, HIDDEN_GRACE, HOLES, View
+from tertulia.view import FLOORS, HIDDEN_GRACE, HOLES, UNSUMMARIZED, View
 
 if TYPE_CHECKING:
     from tertulia.turns import Turn
@@ -195,7 +195,7 @@ class Conversation:
         """Commit a draft; False when somebody was faster. What went wrong is raised."""
         writes = tuple(draft.writes)
         try:
-            self.known = await self.host.store.commit(draft.change())
+            self.known = await commit(self.host.store, draft)
         except (StaleWriter, SessionExists, VersionConflict):
             self.known = None
             return False
@@ -355,13 +355,15 @@ class Conversation:
             return
         running = draft.after.get("open_turn", draft.row.open_turn) is not None
         if policy.auto_prune and policy.max_messages is not None and not running:
-            keep = policy.keep or policy.max_messages
-            await trim(self.host.store, draft, policy.max_messages, keep)
+            await trim(self.host.store, draft, policy)
         ended = draft.after.get("status", draft.row.status) == "ended"
         active = draft.row.active if draft.quiet else draft.now
         due = retention.due_at(policy, active, ended=ended, visible=draft.visible)
-        if policy.auto_prune and draft.after.get("marks", draft.row.marks) & (FLOORS | HOLES):
+        marks = draft.after.get("marks", draft.row.marks)
+        if policy.auto_prune and marks & (FLOORS | HOLES):
             due = min(due or _NEVER, _hidden_due(draft))
+        if policy.auto_prune and policy.summarizes and marks & UNSUMMARIZED:
+            due = draft.now
         draft.after["due_at"] = due
 
     # -- the inbox

@@ -12,12 +12,20 @@ from typing import Any
 
 import msgspec
 
-from tertulia import events
+from tertulia import events, telemetry
 from tertulia.codec import encode, stamped
 from tertulia.errors import InvalidMessage
 from tertulia.events import Record
 from tertulia.messages import Message, parse
-from tertulia.stores.base import Branch, Change, Mark, Request, SessionRow, SharedWrite
+from tertulia.stores.base import (
+    Branch,
+    Change,
+    LogStore,
+    Mark,
+    Request,
+    SessionRow,
+    SharedWrite,
+)
 
 OUTCOME_UNKNOWN = "The outcome of this call is unknown: it was cut off before it answered."
 
@@ -192,6 +200,13 @@ class Draft:
                 "add the assistant message that calls it first"
             )
         self.open_calls = tuple(other for other in self.open_calls if other != call_id)
+
+
+async def commit(store: LogStore, draft: Draft) -> SessionRow:
+    """Let a store apply a draft; raises as `LogStore.commit`."""
+    told = {"conversation": draft.row.id, "events": len(draft.records)}
+    with telemetry.span("commit", told):
+        return await store.commit(draft.change())
 
 
 def messages_of(values: Iterable[Mapping[str, Any] | Message]) -> list[Message]:

@@ -42,7 +42,6 @@ ATTRIBUTES: dict[str, str] = {
     "model": "gen_ai.request.model",
     "temperature": "gen_ai.request.temperature",
     "max_tokens": "gen_ai.request.max_tokens",
-    "output_type": "gen_ai.output.type",
     "input_tokens": "gen_ai.usage.input_tokens",
     "output_tokens": "gen_ai.usage.output_tokens",
     "finish_reasons": "gen_ai.response.finish_reasons",

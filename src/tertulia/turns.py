@@ -18,7 +18,7 @@ from tertulia import events
 from tertulia.closing import Effect, Trace
 from tertulia.codec import body_of, encode
 from tertulia.doors import Outcome
-from tertulia.drafting import Draft
+from tertulia.drafting import Draft, commit
 from tertulia.errors import StaleWriter, TurnInterrupted, UsageError, VersionConflict
 from tertulia.gate import Gate
 from tertulia.messages import Message, parse
@@ -287,7 +287,7 @@ class Turn:
 
     async def _commit(self, draft: Draft) -> SessionRow:
         try:
-            return await self.conversation.host.store.commit(draft.change())
+            return await commit(self.conversation.host.store, draft)
         except StaleWriter:
             self._release(None)
             raise
@@ -339,7 +339,7 @@ class Turn:
                 draft.request = self._request("done" if keep else "failed")
             await conversation.trim(draft)
             try:
-                return await conversation.host.store.commit(draft.change())
+                return await commit(conversation.host.store, draft)
             except VersionConflict:
                 continue
 

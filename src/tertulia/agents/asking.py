@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from tertulia import events
+from tertulia import events, telemetry
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.outputs import Output, prepare_output
@@ -145,26 +145,48 @@ class Asking:
     async def _ask(self, request: ModelRequest, *, quiet: bool) -> Answer:
         """Ask once, and hand the text out as it comes, unless `quiet`."""
         text: list[str] = []
-        answer = Answer("", [], UsageReport(), "stop")
         try:
-            async with _stream(self._speaker, request) as stream:
-                async for event in stream:
-                    if isinstance(event, TextDelta):
-                        text.append(event.text)
-                        if not quiet:
-                            await self._out.put(StreamEvent(type="text_delta", text=event.text))
-                    elif isinstance(event, ToolCallMade):
-                        answer.calls.append(event)
-                    elif isinstance(event, UsageReport):
-                        answer.usage = event
-                    else:
-                        answer.reason = event.reason
+            with telemetry.span("chat", self._told(request)) as span:
+                answer = await self._read(request, text, quiet=quiet)
+                usage = answer.usage
+                span.set(
+                    input_tokens=usage.input_tokens,
+                    output_tokens=usage.output_tokens,
+                    finish_reasons=(answer.reason,),
+                )
         except ModelError as error:
             if text and not quiet and self._out.listened:
                 raise BrokenAnswer(error) from error
             raise
+        return answer
+
+    async def _read(self, request: ModelRequest, text: list[str], *, quiet: bool) -> Answer:
+        answer = Answer("", [], UsageReport(), "stop")
+        async with _stream(self._speaker, request) as stream:
+            async for event in stream:
+                if isinstance(event, TextDelta):
+                    text.append(event.text)
+                    if not quiet:
+                        await self._out.put(StreamEvent(type="text_delta", text=event.text))
+                elif isinstance(event, ToolCallMade):
+                    answer.calls.append(event)
+                elif isinstance(event, UsageReport):
+                    answer.usage = event
+                else:
+                    answer.reason = event.reason
         answer.text = "".join(text)
         return answer
+
+    def _told(self, request: ModelRequest) -> dict[str, Any]:
+        """What a span says of a request."""
+        return {
+            "agent": self._speaker.name,
+            "conversation": self._session.id,
+            "model": self._speaker.model.name,
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "output_type": "text" if request.output is None else "json",
+        }
 
     def _note_usage(self, usage: UsageReport) -> None:
         """What one request consumed, as an event beside what came of it."""

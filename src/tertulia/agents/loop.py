@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import admission, events, resuming
+from tertulia import admission, events, resuming, telemetry
 from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
@@ -69,21 +69,25 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     exchange.attach(turn)
     turn.enter_context()
     watcher = asyncio.ensure_future(_watch(turn, asyncio.current_task()))
-    try:
-        response = await _Loop(turn, plan, exchange, watcher).run(begun.calls)
-    except (asyncio.CancelledError, TurnInterrupted):
-        reason = turn.stop.result() if turn.stop.done else "cancelled"
-        closing = turn.interrupt(reason, exchange.cut() or None)
-        await _end(exchange, closing, TurnInterrupted(reason, session_id=plan.session.id))
-    except BaseException as error:
-        exchange.cut()
-        await _end(exchange, turn.fail(error), error)
-    else:
-        exchange.finish(response)
-    finally:
-        watcher.cancel()
-        if plan.passing:
-            await asyncio.shield(plan.session.delete())
+    told = {"agent": turn.agent, "conversation": plan.session.id, "turn": turn.number}
+    with telemetry.span("turn", told) as span:
+        try:
+            response = await _Loop(turn, plan, exchange, watcher).run(begun.calls)
+        except (asyncio.CancelledError, TurnInterrupted) as error:
+            span.error(error)
+            reason = turn.stop.result() if turn.stop.done else "cancelled"
+            closing = turn.interrupt(reason, exchange.cut() or None)
+            await _end(exchange, closing, TurnInterrupted(reason, session_id=plan.session.id))
+        except BaseException as error:
+            span.error(error)
+            exchange.cut()
+            await _end(exchange, turn.fail(error), error)
+        else:
+            exchange.finish(response)
+        finally:
+            watcher.cancel()
+            if plan.passing:
+                await asyncio.shield(plan.session.delete())
 
 
 async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseException) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import events
+from tertulia import events, telemetry
 from tertulia.admission import give_floor
 from tertulia.agents.context import RunContext
 from tertulia.agents.protocol import ToolCallMade
@@ -147,19 +147,24 @@ class ToolRound:
 
     async def _run(self, made: ToolCallMade) -> Ended:
         call = made.call
+        told = {"tool": call.name, "call": call.id, "agent": self._speaker.name}
         try:
             async with self._places:
-                if made.malformed is not None:
-                    raise ToolError(f"the arguments are no JSON object: {made.malformed[:200]}")
-                tool = self._speaker.tools.get(call.name)
-                if tool is None:
-                    known = ", ".join([*self._speaker.tools, *self._speaker.transfers]) or "none"
-                    raise ToolError(f"there is no tool {call.name!r}; there are: {known}")
-                context = self._context.for_call(call.id)
-                return Ended(call, await tool.invoke(call.arguments, context))
+                with telemetry.span("tool", told):
+                    return Ended(call, await self._invoke(made))
         except (Exception, SystemExit) as error:
             text = str(error) if isinstance(error, ToolError) else _described(error)
             return Ended(call, f"Error: {text}", text[:1_000])
+
+    async def _invoke(self, made: ToolCallMade) -> str:
+        call = made.call
+        if made.malformed is not None:
+            raise ToolError(f"the arguments are no JSON object: {made.malformed[:200]}")
+        tool = self._speaker.tools.get(call.name)
+        if tool is None:
+            known = ", ".join([*self._speaker.tools, *self._speaker.transfers]) or "none"
+            raise ToolError(f"there is no tool {call.name!r}; there are: {known}")
+        return await tool.invoke(call.arguments, self._context.for_call(call.id))
 
     async def _store(self, ended: Sequence[Ended]) -> list[Message]:
         async def build(draft: Draft) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -130,27 +131,40 @@ class Cast:
         routed: Collection[str | None] = (),
     ) -> None:
         self._first = first
+        self._options = options
+        self._known = known
+        self._stand_ins = list(stand_ins)
         self._routed = routed
         """Those whose floor is not kept: the first one answers after them."""
-        self._options = options
-        self._members = _reachable([first, *stand_ins], known)
-        self._stand_ins = list(stand_ins)
+        self._speakers: dict[str | None, Speaker] = {}
 
     def floor(self, stored: str | None) -> str | None:
         """Who speaks where `stored` has the floor: that agent, if it is known here."""
-        keeps = stored in self._members and stored not in self._routed
-        return stored if keeps else self._first.name
+        if stored is None or stored == self._first.name or stored in self._routed:
+            return self._first.name
+        return stored if stored in self._members else self._first.name
 
     def speaker(self, name: str | None) -> Speaker:
-        """The agent of a name. Raises ConfigurationError."""
-        member = self._first if name is None else self._members.get(name, self._first)
-        return member.speaker(self._options, self._members)
+        """The agent of a name, else the first one. Raises ConfigurationError."""
+        found = self._speakers.get(name)
+        if found is None:
+            own = name is None or name == self._first.name
+            member = self._first if own else self._members.get(name or "", self._first)
+            found = self._speakers[name] = self._made(member)
+        return found
 
     def stand_in(self) -> Speaker | None:
         """Whoever goes on where the model of the one that speaks failed; each is asked once."""
         if not self._stand_ins:
             return None
-        return self._stand_ins.pop(0).speaker(self._options, self._members)
+        return self._made(self._stand_ins.pop(0))
+
+    def _made(self, member: Member) -> Speaker:
+        return member.speaker(self._options, self._members if member.handoffs else {})
+
+    @cached_property
+    def _members(self) -> dict[str, Member]:
+        return _reachable([self._first, *self._stand_ins], self._known)
 
 
 def _reachable(firsts: Sequence[Member], known: Mapping[str, Member]) -> dict[str, Member]:
