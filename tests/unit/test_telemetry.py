@@ -264,6 +264,14 @@ def test_there_is_a_metric_for_every_number_of_a_store() -> None:
     assert sorted(fields) == sorted(StoreStats.__struct_fields__)
 
 
+def test_the_guide_tells_every_metric_and_every_attribute() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "telemetry.md").read_text()
+    for name, metric in telemetry.METRICS.items():
+        assert f"| `{name}` | `{metric.unit}` |" in guide
+    untold = [name for name in telemetry.ATTRIBUTES.values() if f"`{name}`" not in guide]
+    assert untold == []
+
+
 async def test_the_numbers_of_several_stores_are_told_apart(tmp_path: Path) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)

@@ -354,6 +354,14 @@ async def test_another_seed_gives_another_chain() -> None:
     assert heads[0] != heads[1]
 
 
+@pytest.mark.parametrize("owner", [ScriptedModel, Pause, FrozenClock, SequentialIds])
+def test_the_reference_tells_every_public_name_of_the_kit(owner: type) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "testing.md").read_text()
+    section = page.split(f"## {owner.__name__}\n")[1].split("\n## ")[0]
+    public = [name for name in dir(owner) if not name.startswith("_")]
+    assert [name for name in public if f"`{name}" not in section] == []
+
+
 # -- the imports that it costs
 
 
