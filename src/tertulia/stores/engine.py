@@ -15,7 +15,7 @@ import msgspec
 
 from tertulia.errors import SessionExists, StaleWriter, VersionConflict
 from tertulia.events import body_digest
-from tertulia.stores import queries, sql
+from tertulia.stores import queries, remembering, sql
 from tertulia.stores import rows as row
 from tertulia.stores.base import Change, Input, Receipt, Segment, SessionRow, SharedWrite
 from tertulia.stores.database import Database, Values
@@ -207,7 +207,10 @@ def put_entity(db: Database, kind: str, key: str, value: bytes | None, expect: i
 
 
 def erase(db: Database, segment: Segment, types: str | None) -> int:
-    """Erase some bodies of a segment; how many, fewer than ERASE_AT_ONCE when none is left."""
+    """Erase some bodies of a segment; how many, fewer than ERASE_AT_ONCE when none is left.
+
+    What was remembered of them goes too.
+    """
     values = {
         "session": segment.session,
         "low": segment.low,
@@ -216,14 +219,22 @@ def erase(db: Database, segment: Segment, types: str | None) -> int:
         "limit": ERASE_AT_ONCE,
     }
     db.execute(SQL["erase_bodies"], values)
-    return db.changes()
+    erased = db.changes()
+    if erased:
+        remembering.forget_erased(db, segment)
+    return erased
 
 
 def erase_user(db: Database, user: str, receipt: Receipt) -> int:
-    db.execute(SQL["erase_user"], (user,))
-    erased = db.changes()
+    erased = forget_user(db, user)
     add_receipt(db, receipt)
     return erased
+
+
+def forget_user(db: Database, user: str) -> int:
+    """Remove a user's shared state and memories in every app; how many values and memories."""
+    db.execute(SQL["erase_user"], (user,))
+    return db.changes() + remembering.forget_user(db, user)
 
 
 def add_receipt(db: Database, receipt: Receipt) -> None:
@@ -246,6 +257,7 @@ def hide_session(db: Database, before: SessionRow, stub: bool) -> None:
         raise stale(before)
     if stub:
         db.execute(SQL["forget_visible"], (before.key,))
+    remembering.forget_session(db, before.uid)
     db.execute(SQL["empty_session"], {"key": before.key, "stub": stub})
 
 

@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import msgspec
 
 from tertulia.events import Record
-from tertulia.stores import engine, queries
+from tertulia.stores import engine, queries, remembering
 from tertulia.stores import rows as row
+from tertulia.stores.aside import aside
 from tertulia.stores.base import (
     Branch,
     Input,
@@ -25,6 +26,7 @@ from tertulia.stores.base import (
     SharedValue,
 )
 from tertulia.stores.database import Database
+from tertulia.stores.memories import MemoryRow, MemoryScope
 from tertulia.values import json_value
 
 T = TypeVar("T")
@@ -177,6 +179,37 @@ class EngineStore(SessionStore):
 
     async def add_receipt(self, receipt: Receipt) -> None:
         await self._write(0, engine.add_receipt, receipt)
+
+    # -- memories
+
+    async def put_memories(self, scope: MemoryScope, rows: Sequence[MemoryRow]) -> None:
+        await self._write(0, remembering.put, scope, rows)
+
+    async def put_vectors(self, scope: MemoryScope, rows: Sequence[MemoryRow]) -> int:
+        return await self._write(0, remembering.put_vectors, scope, rows)
+
+    async def memories(self, scope: MemoryScope, keys: Sequence[str]) -> list[MemoryRow]:
+        return self._read(remembering.of_keys, scope, remembering.keys_text(keys))
+
+    async def memory_page(self, scope: MemoryScope, after: int, limit: int) -> list[MemoryRow]:
+        return self._read(remembering.page, scope, after, limit)
+
+    async def memories_with(self, scope: MemoryScope, text: str, limit: int) -> list[MemoryRow]:
+        return await aside(lambda: self._read(remembering.with_words, scope, text, limit))
+
+    async def memories_near(
+        self, scope: MemoryScope, embedder: str, vector: bytes, limit: int
+    ) -> list[MemoryRow]:
+        return await aside(lambda: self._read(remembering.near, scope, embedder, vector, limit))
+
+    async def forget_memories(self, scope: MemoryScope, keys: Sequence[str]) -> int:
+        forgotten = await self._write(0, remembering.forget, scope, remembering.keys_text(keys))
+        if forgotten:
+            await self._erased()
+        return forgotten
+
+    async def memory_scopes(self, user: str) -> list[MemoryScope]:
+        return self._read(remembering.scopes_of_user, user)
 
     # -- documents
 

@@ -6,11 +6,12 @@ listing shows as a session.
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 PREFIX = "tertulia:"
 SESSIONS = f"{PREFIX}of:"
 RECEIPTS = f"{PREFIX}receipts"
+MEMORY = f"{PREFIX}memory:"
 
 
 def of_session(app: str | None, session_id: str) -> str:
@@ -28,6 +29,19 @@ def of_shared(scope: str, app: str | None, user: str | None) -> str:
 def of_entity(kind: str, key: str) -> str:
     """The document of an entity."""
     return f"{PREFIX}entity:{_part(kind)}:{_part(key)}"
+
+
+def of_memory(app: str | None, user: str | None) -> str:
+    """The document of a user's or an app's memories."""
+    return f"{MEMORY}{_part(app)}:{_part(user)}"
+
+
+def scope_of_memory(name: str) -> tuple[str | None, str | None] | None:
+    """Whose memories a document holds, as (app, user); None for other documents."""
+    if not name.startswith(MEMORY):
+        return None
+    app, _, user = name.removeprefix(MEMORY).partition(":")
+    return unquote(app) or None, unquote(user) or None
 
 
 def is_session(name: str) -> bool:

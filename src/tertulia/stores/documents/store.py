@@ -31,10 +31,10 @@ from tertulia.stores.database import Database
 from tertulia.stores.documents import beside, names
 from tertulia.stores.documents.beside import Owner
 from tertulia.stores.documents.desk import Desk
+from tertulia.stores.documents.memories import DocumentMemories
 from tertulia.stores.documents.saved import SQL, Stamp, stamp
 from tertulia.stores.documents.shelf import Document, Shelf
 from tertulia.stores.documents.thread import Thread
-from tertulia.stores.memory import MemoryStore
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -53,7 +53,7 @@ def _check_blocking(documents: SessionStore) -> None:
             )
 
 
-class DocumentStore(MemoryStore):
+class DocumentStore(DocumentMemories):
     """Holds live sessions on a store of documents; level "document".
 
     What is in use is in memory. A change that leaves no open turn is acknowledged when the
@@ -65,7 +65,7 @@ class DocumentStore(MemoryStore):
 
     def __init__(self, documents: SessionStore, *, keep: int = KEEP) -> None:
         _check_blocking(documents)
-        super().__init__()
+        super().__init__(keep)
         self.documents = documents
         self._shelf = Shelf(documents)
         self._thread = Thread("tertulia-documents")
@@ -323,6 +323,8 @@ class DocumentStore(MemoryStore):
     async def erase(self, segments: Sequence[Segment], types: Sequence[str] | None = None) -> int:
         await self._present(part.session for part in segments)
         erased = await super().erase(segments, types)
+        for segment in segments:
+            await self._submit(self._forget_erased, segment)
         for key in {part.session for part in segments}:
             await self._submit(self._save_again, key)
         return erased
@@ -334,6 +336,7 @@ class DocumentStore(MemoryStore):
         if row.key not in self._desk.unsaved:
             self._desk.refresh(row.app, row.id)
         self._transact(_undone, engine.delete_session, row, receipt, stub)
+        self._forget_session(row)
         self._shelf.delete(names.of_session(row.app, row.id))
         self._transact(engine.delete_session, row, receipt, stub)
         while not self._transact(engine.remove_events, row.key):
@@ -348,7 +351,7 @@ class DocumentStore(MemoryStore):
         return await self._submit(self._erase_user, user, receipt)
 
     def _erase_user(self, user: str, receipt: Receipt) -> int:
-        erased = beside.erase_user(self._shelf, user)
+        erased = beside.erase_user(self._shelf, user) + self._forget_user(user)
         beside.add_receipt(self._shelf, receipt)
         return erased
 

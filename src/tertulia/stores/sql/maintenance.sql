@@ -19,7 +19,8 @@ WHERE digest NOT IN (SELECT digest FROM main.receipts) ORDER BY id
 SELECT key FROM sessions WHERE uid = ? AND status <> 'deleted'
 
 -- name: users
-SELECT DISTINCT user FROM shared_state WHERE scope = 'user'
+SELECT user FROM shared_state WHERE scope = 'user'
+UNION SELECT user FROM memory_owners WHERE typeof(user) = 'text'
 
 -- name: renew
 UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'incarnation'

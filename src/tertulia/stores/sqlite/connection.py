@@ -145,6 +145,15 @@ def check_ours(db: Database, path: str) -> None:
         raise NotAStore(f"{path} is empty, and cannot be written to; name another file")
 
 
+def check_current(db: Database, path: str) -> None:
+    """Raises StoreReadOnly for a file of an older version: only a writer brings it up to date."""
+    if (version := check(db, path)) < (ours := schema_version()):
+        raise StoreReadOnly(
+            f"{path} has version {version} and must become {ours}, but it cannot be written to; "
+            "open it once where it can, or copy it to such a place"
+        )
+
+
 def _use_journal(db: Database) -> None:
     """Switch to the write-ahead log; SQLite does not wait here for others who do the same."""
     until = time.monotonic() + BUSY_MILLISECONDS / 1_000

@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from tertulia.errors import InvalidInput, StoreError, StoreUnavailable
-from tertulia.stores import engine, queries, rows, sql
+from tertulia.stores import engine, queries, remembering, rows, sql
 from tertulia.stores.base import Receipt
 from tertulia.stores.database import Database, connect
 from tertulia.stores.sqlite import connection, files, locks
@@ -198,6 +198,7 @@ def _replay(db: Database, target: str) -> list[Receipt]:
     db.execute("ATTACH ? AS target", (target,))
     db.execute("BEGIN IMMEDIATE")
     db.execute(SQL["replay_bodies"])
+    db.execute(remembering.SQL["forget_all_erased"])
     found = db.execute(SQL["newer_receipts"]).fetchall()
     receipts = [Receipt(id=n, time=time, type=kind, body=body) for n, time, kind, body in found]
     for receipt in receipts:
@@ -220,7 +221,7 @@ def _repeat(db: Database, receipt: Receipt) -> None:
     if hashed := body.get("user"):
         for (user,) in db.execute(SQL["users"]).fetchall():
             if sha256(b"tertulia.1/user\0" + user.encode()).hexdigest() == hashed:
-                db.execute(engine.SQL["erase_user"], (user,))
+                engine.forget_user(db, user)
 
 
 def _renew(db: Database, time: int) -> None:

@@ -156,6 +156,8 @@ class SQLiteStore(EngineStore):
         db = self._readers.take()
         try:
             connection.check_ours(db, self.path)
+            if self._writer is None:
+                connection.check_current(db, self.path)
             self._incarnation = queries.incarnation(db)
         finally:
             self._readers.give(db)
