@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_origin
 
 from tertulia.agents.protocol import FINAL_RESULT, OutputSpec
 from tertulia.agents.schemas import unlinked, validated
@@ -116,7 +116,7 @@ _known = _Known()
 
 
 def _made(kind: Any) -> Output:
-    if not isinstance(kind, type) and type(kind).__module__ not in _TYPING:
+    if not (isinstance(kind, type) or get_origin(kind) or type(kind).__module__ in _TYPING):
         raise InvalidInput(
             f"an answer cannot be asked for as {type(kind).__name__}; pass a type, such as a "
             "pydantic model, a dataclass or list[str]"
