@@ -18,7 +18,6 @@ from tertulia.agents.protocol import UsageReport
 from tertulia.errors import ModelError, TurnInterrupted
 from tertulia.testing import Pause, ScriptedModel, call
 
-pytestmark = pytest.mark.xfail(strict=True, reason="the loop does not open the spans yet")
 
 SECRET = "the secret of the oracle"
 
@@ -107,6 +106,7 @@ async def test_each_span_says_what_the_conventions_ask_for(
         "gen_ai.request.model": "gpt-4o",
         "gen_ai.request.temperature": 0,
         "gen_ai.request.max_tokens": 7,
+        "gen_ai.agent.name": "ann",
         "gen_ai.conversation.id": "s",
     }
     assert attributes(first) == about | {
@@ -125,6 +125,8 @@ async def test_each_span_says_what_the_conventions_ask_for(
         "gen_ai.tool.type": "function",
         "gen_ai.tool.name": "look",
         "gen_ai.tool.call.id": "call_1",
+        "gen_ai.agent.name": "ann",
+        "gen_ai.conversation.id": "s",
         "tertulia.tool.effect": "none",
     }
 
