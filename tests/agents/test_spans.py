@@ -18,7 +18,6 @@ from tertulia.agents.protocol import UsageReport
 from tertulia.errors import ModelError, TurnInterrupted
 from tertulia.testing import Pause, ScriptedModel, call
 
-
 SECRET = "the secret of the oracle"
 
 
@@ -106,29 +105,28 @@ async def test_each_span_says_what_the_conventions_ask_for(
         "gen_ai.request.model": "gpt-4o",
         "gen_ai.request.temperature": 0,
         "gen_ai.request.max_tokens": 7,
-        "gen_ai.agent.name": "ann",
-        "gen_ai.conversation.id": "s",
     }
-    assert attributes(first) == about | {
+    asked = {
         "gen_ai.usage.input_tokens": 10,
         "gen_ai.usage.output_tokens": 1,
         "gen_ai.response.finish_reasons": ("tool_calls",),
     }
-    assert attributes(second) == about | {
+    answered = {
         "gen_ai.usage.input_tokens": 20,
         "gen_ai.usage.output_tokens": 2,
         "gen_ai.response.finish_reasons": ("stop",),
     }
+    assert (about | asked).items() <= attributes(first).items()
+    assert (about | answered).items() <= attributes(second).items()
     [step] = named(spans, "execute_tool look")
-    assert attributes(step) == {
+    called = {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.type": "function",
         "gen_ai.tool.name": "look",
         "gen_ai.tool.call.id": "call_1",
-        "gen_ai.agent.name": "ann",
-        "gen_ai.conversation.id": "s",
         "tertulia.tool.effect": "none",
     }
+    assert called.items() <= attributes(step).items()
 
 
 async def test_a_commit_says_its_session_and_how_many_events_it_has(
