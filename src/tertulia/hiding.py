@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
+
+import msgspec
 
 from tertulia import events, pruning
 from tertulia.branching import outside_turn, permit
-from tertulia.codec import message_of
+from tertulia.condensing import Judging, Summarizing, keep_important, summarize_old
 from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
-from tertulia.errors import ConfigurationError
+from tertulia.errors import ConfigurationError, InvalidInput
+from tertulia.events import Record
+from tertulia.host import Condenser
 from tertulia.messages import Message
 from tertulia.opening import Opening
-from tertulia.pruning import PruneReport, Strategy
+from tertulia.pruning import Condensed, Judged, PruneReport, Strategy
 from tertulia.scoped import applied
 from tertulia.stores.base import Mark
-from tertulia.view import FLOORS, HOLES, View
+from tertulia.view import FLOORS, View
 
 
 class Runs(Protocol):
@@ -29,6 +33,14 @@ class Runs(Protocol):
 
 Summarize = Callable[[list[Message]], Any] | Runs
 Judge = Callable[[Message], Any] | Runs
+
+
+class Callables(msgspec.Struct, frozen=True):
+    """What a strategy asks, and the driver of the session, whose model it asks otherwise."""
+
+    summarize: Summarize | None = None
+    judge: Judge | None = None
+    driver: Any = None
 
 
 async def clear(conversation: Conversation, opening: Opening) -> int:
@@ -53,83 +65,47 @@ async def prune(
     opening: Opening,
     strategy: Strategy,
     name: str,
-    *,
-    summarize: Summarize | None = None,
-    judge: Judge | None = None,
+    callables: Callables,
 ) -> PruneReport:
     """Hide older messages as a strategy says, cutting only between turns.
 
-    Raises RetentionRefused, and ConfigurationError when a strategy lacks its callable. What the
-    callables raise is raised, and then nothing was hidden.
+    Raises RetentionRefused, SessionBusy, and ConfigurationError where a model is needed and there
+    is none. What a callable or a model raises is raised, and then nothing was hidden.
     """
     outside_turn(conversation, "prune")
-    if strategy.kind == "summarize_old" and summarize is None:
-        raise ConfigurationError(
-            "summarize_old needs summarize=: a callable that gets the old messages and gives "
-            "text, or an agent"
-        )
-    if strategy.kind == "keep_important" and judge is None:
-        raise ConfigurationError(
-            "keep_important needs judge=: a callable that gets a message and gives true or false, "
-            "or an agent"
-        )
+    match strategy.kind:
+        case "summarize_old":
+            summarize = _summarizing(conversation, callables)
+            return await summarize_old(conversation, opening, strategy, name, summarize)
+        case "keep_important":
+            judge = _judging(conversation, callables)
+            return await keep_important(conversation, opening, strategy, name, judge)
+        case "keep_last":
 
-    async def build(draft: Draft) -> PruneReport:
-        permit(conversation, draft.row, "prune", draft.now)
-        if strategy.kind == "keep_important" and judge is not None:
-            return await _keep_important(conversation, draft, strategy, name, judge)
-        return await _keep_last(conversation, draft, strategy, name, summarize)
+            async def build(draft: Draft) -> PruneReport:
+                permit(conversation, draft.row, "prune", draft.now)
+                return await _keep_last(conversation, draft, strategy.keep, name)
 
-    return await conversation.append(opening, build)
+            return await conversation.append(opening, build)
 
 
-async def _keep_last(
-    conversation: Conversation,
-    draft: Draft,
-    strategy: Strategy,
-    name: str,
-    summarize: Summarize | None,
-) -> PruneReport:
-    view = await _view(conversation, draft)
-    before = draft.visible if draft.visible >= 0 else await view.count()
-    newest = await view.turns(strategy.keep + 1)
-    position = pruning.cut(
-        [record.turn for record in newest], strategy.keep, more=before > len(newest)
-    )
+async def _keep_last(conversation: Conversation, draft: Draft, keep: int, name: str) -> PruneReport:
+    view = await conversation.view(draft.row)
+    before = draft.visible if draft.visible >= 0 else await view.count() + draft.uncounted
+    newest = await view.turns(keep + 1)
+    position = pruning.cut([record.turn for record in newest], keep, more=before > len(newest))
+    if position is None and keep >= len(newest) > 0 and before > keep:
+        position = newest[0].turn - 1  # a summary is one too many
     if position is None:
-        return _report(name, draft, 0, before, None, None)
+        return _report(name, 0, before, None)
     kept = await _shown_after(view, position, newest, before)
-    summary: str | None = None
-    if summarize is not None and strategy.kind == "summarize_old":
-        old = await view.messages(before=position + 1)
-        summary = await _summary(summarize, old)
-        kept += 1
-    body: dict[str, Any] = {"strategy": name, "hidden": before - kept, "position": position}
-    if summary is not None:
-        body["summary"] = summary
-    seq = draft.add(events.SESSION_PRUNED, body, actor="app")
-    _floor(draft, position, seq)
+    body = {"strategy": name, "hidden": before - kept, "position": position}
+    _floor(draft, position, draft.add(events.SESSION_PRUNED, body, actor="app"))
     draft.visible = kept
-    return _report(name, draft, before - kept, before, position, summary)
+    return _report(name, before - kept, before, position)
 
 
-async def _summary(summarize: Summarize, old: list[Message]) -> str:
-    if callable(summarize):
-        return str(await applied(summarize, old))
-    told = "\n".join(f"{message.role}: {message.text}" for message in old)
-    answer = await summarize.run(f"Summarise this conversation in a few sentences:\n\n{told}")
-    return str(answer.text)
-
-
-async def _judged(judge: Judge, message: Message) -> bool:
-    if callable(judge):
-        return bool(await applied(judge, message))
-    question = "Is this message important for the rest of its conversation? Answer yes or no."
-    answer = await judge.run(f"{question}\n\n{message.role}: {message.text}")
-    return str(answer.text).strip().lower().startswith("yes")
-
-
-async def _shown_after(view: View, position: int, newest: list[Any], before: int) -> int:
+async def _shown_after(view: View, position: int, newest: list[Record], before: int) -> int:
     """How many messages stay above a cut."""
     above = [record for record in newest if record.seq > position]
     if len(above) < len(newest) or len(newest) == before:
@@ -137,40 +113,45 @@ async def _shown_after(view: View, position: int, newest: list[Any], before: int
     return sum(1 for record in await view.turns() if record.seq > position)
 
 
-async def _keep_important(
-    conversation: Conversation, draft: Draft, strategy: Strategy, name: str, judge: Judge
-) -> PruneReport:
-    view = await _view(conversation, draft)
-    records = await view.turns()
-    row = draft.row
-    important = [await _judged(judge, message_of(record, row.id)) for record in records]
-    stretches = pruning.holes(
-        [record.turn for record in records],
-        [record.seq for record in records],
-        important,
-        strategy.keep,
-    )
-    hidden = sum(1 for record in records if _inside(record.seq, stretches))
-    if not hidden:
-        return _report(name, draft, 0, len(records), None, None)
-    seq = draft.add(
-        events.SESSION_PRUNED,
-        {"strategy": name, "hidden": hidden, "stretches": stretches},
-        actor="app",
-    )
-    draft.marks.extend(Mark("hole", low, high, seq) for low, high in stretches)
-    draft.after["marks"] = draft.after.get("marks", draft.row.marks) | HOLES
-    draft.visible = len(records) - hidden
-    return _report(name, draft, hidden, len(records), None, None)
+def _summarizing(conversation: Conversation, callables: Callables) -> Summarizing:
+    """What summarises: a callable, an agent, or the model of the session. It gives text."""
+    given = callables.summarize
+    if given is None or not callable(given):
+        return _condenser(conversation, "summarize", given, callables.driver).summarize
+
+    async def summarize(old: list[Message]) -> Condensed:
+        answer = await applied(given, old)
+        text = answer if isinstance(answer, str) else getattr(answer, "text", None)
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidInput(
+                f"summarize= gave {answer!r}; it has to give text that is not empty. Nothing was "
+                "hidden"
+            )
+        return Condensed(text)
+
+    return summarize
 
 
-def _inside(seq: int, stretches: Iterable[tuple[int, int]]) -> bool:
-    return any(low < seq <= high for low, high in stretches)
+def _judging(conversation: Conversation, callables: Callables) -> Judging:
+    """What judges: a callable, an agent, or the model of the session."""
+    given = callables.judge
+    if given is None or not callable(given):
+        return _condenser(conversation, "judge", given, callables.driver).judge
+
+    async def judge(messages: list[Message]) -> Judged:
+        return Judged([bool(await applied(given, message)) for message in messages])
+
+    return judge
 
 
-async def _view(conversation: Conversation, draft: Draft) -> View:
-    end = draft.row.seq if draft.row.open_turn is None else draft.row.open_turn - 1
-    return await View.at(conversation.host.store, draft.row, end)
+def _condenser(conversation: Conversation, name: str, agent: Runs | None, driver: Any) -> Condenser:
+    try:
+        return conversation.host.condenser(driver, agent)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"pruning without {name}= asks a model: give the session an agent, or a callable as "
+            f"{name}=; {error}"
+        ) from error
 
 
 def _floor(draft: Draft, position: int, seq: int) -> None:
@@ -178,20 +159,8 @@ def _floor(draft: Draft, position: int, seq: int) -> None:
     draft.after["marks"] = draft.after.get("marks", draft.row.marks) | FLOORS
 
 
-def _report(
-    name: str,
-    draft: Draft,
-    hidden: int,
-    before: int,
-    position: int | None,
-    summary: str | None,
-) -> PruneReport:
+def _report(name: str, hidden: int, before: int, position: int | None) -> PruneReport:
+    kept = before - hidden
     return PruneReport(
-        strategy=name,
-        hidden=hidden,
-        kept=before - hidden,
-        before=before,
-        after=before - hidden,
-        position=position,
-        summary=summary,
+        strategy=name, hidden=hidden, kept=kept, before=before, after=kept, position=position
     )

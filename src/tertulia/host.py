@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from tertulia.clock import Clock, Ids
 from tertulia.errors import ConfigurationError
+from tertulia.messages import Message
+from tertulia.pruning import Condensed, Judged
 from tertulia.stores.base import LogStore
+
+
+class Condenser(Protocol):
+    """Makes older messages shorter, by asking a model outside of the session that they are in."""
+
+    async def summarize(self, messages: Sequence[Message], earlier: str | None = None) -> Condensed:
+        """A summary of some messages, and of an earlier summary. Raises ModelError."""
+        ...
+
+    async def judge(self, messages: Sequence[Message]) -> Judged:
+        """Which of some messages are important. Raises ModelError."""
+        ...
 
 
 class Host(Protocol):
@@ -43,6 +57,11 @@ class Host(Protocol):
     @property
     def unwritten(self) -> dict[tuple[str, str | None, str | None, str], Any]:
         """The newest write of each key of shared state that is yet to be written."""
+        ...
+
+    def condenser(self, driver: Any = None, agent: Any = None) -> Condenser:
+        """A condenser by an agent as it is, else by the model of the driver of a session, else by
+        the configured default model. Raises ConfigurationError where there is none."""
         ...
 
 

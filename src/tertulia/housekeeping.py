@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import ending, erasing, hiding, pruning, retention
+from tertulia import condensing, ending, erasing, hiding, pruning, retention
 from tertulia.clock import DAY
 from tertulia.codec import decode, encode, event_of
 from tertulia.errors import AgentError, RetentionRefused
@@ -22,6 +22,7 @@ from tertulia.stores.base import Receipt, SessionRow
 
 REQUEST_TTL = 7 * DAY
 ERASE = "messages were hidden more than 7 days ago"
+SUMMARIZE = "messages that max_messages has hidden are not summarised yet"
 PAGE = 200
 
 
@@ -31,7 +32,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     app_name: str | None
     action: str
-    """`delete`, `end`, `prune` or `erase`."""
+    """`delete`, `end`, `prune`, `summarize` or `erase`."""
     reason: str
     acts: bool
     """False where retention only says it: `auto_prune` is off, or a hold stands."""
@@ -72,8 +73,7 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
         policy = retention.parse(row.details.retention)
         if policy is None:
             continue
-        hidden = await erasing.hidden(host.store, row, policy, now)
-        dues = [*_due(policy, row, now), *([Due("erase", ERASE, True)] if hidden else [])]
+        dues = [*_due(policy, row, now), *await _hidden(host, row, policy, now)]
         for due in dues:
             error = None if dry_run or not due.acts else await _carry_out(host, row, policy, due)
             found.append(_swept(row, due, error, done=not dry_run))
@@ -81,6 +81,19 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
                 break
     if not dry_run:
         await host.store.drop_requests(now - REQUEST_TTL)
+    return found
+
+
+async def _hidden(host: Host, row: SessionRow, policy: Retention, now: int) -> list[Due]:
+    """What is due of the messages that were hidden: first their summary, then their end."""
+    found: list[Due] = []
+    held = policy.legal_hold or row.details.hold is not None
+    if policy.summarizes and policy.auto_prune and not held:
+        conversation = conversation_of(host, row.app, row.id)
+        if await condensing.unsummarized(conversation, row) is not None:
+            found.append(Due("summarize", SUMMARIZE, True))
+    if await erasing.hidden(host.store, row, policy, now):
+        found.append(Due("erase", ERASE, True))
     return found
 
 
@@ -116,11 +129,13 @@ async def _carry_out(host: Host, row: SessionRow, policy: Retention, due: Due) -
             await ending.delete(conversation, opening, due.reason)
         elif due.action == "end":
             await ending.end(conversation, opening, due.reason, quiet=True)
+        elif due.action == "summarize":
+            await condensing.summarize_hidden(conversation, host.condenser())
         elif due.action == "erase":
             await erasing.erase(conversation, policy)
         else:
             name = f"keep_last_{policy.keep}"
-            await hiding.prune(conversation, opening, pruning.parse(name), name)
+            await hiding.prune(conversation, opening, pruning.parse(name), name, hiding.Callables())
     except AgentError as error:
         return f"{type(error).__name__}: {error}"
     return None

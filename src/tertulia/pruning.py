@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,7 +19,7 @@ STRATEGIES: Final = (
     "keep_last_n (n=)",
     "sliding_window (window_size=)",
     "summarize_old (threshold=)",
-    "keep_important (judge=)",
+    "keep_important (n=)",
 )
 MAX_KEEP: Final = 1_000_000_000
 SUMMARIZE_KEEPS: Final = 50
@@ -38,6 +38,7 @@ class Strategy(msgspec.Struct, frozen=True):
 class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a prune did, in numbers of messages; true when something was hidden.
 
+    `kept` of the `before` messages stay; `after` counts the summary too, where there is one.
     `position` is the `seq` up to which everything was hidden, `summary` the text that stands
     for it now.
     """
@@ -52,6 +53,49 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def __bool__(self) -> bool:
         return self.hidden > 0
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a model was asked for a prune; 0 where that is not known."""
+
+    model: str | None = None
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """This and more."""
+        return Spent(
+            self.model or other.model,
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+    def body(self) -> dict[str, Any]:
+        """As a part of the event; nothing where no model was asked."""
+        if not self.requests:
+            return {}
+        usage = {
+            "requests": self.requests,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+        }
+        return {**({"model": self.model} if self.model else {}), "usage": usage}
+
+
+class Condensed(msgspec.Struct, frozen=True):
+    """A summary, and what it took to make it."""
+
+    text: str
+    spent: Spent = Spent()
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """Which of some messages are important, and what it took to say so."""
+
+    important: list[bool]
+    spent: Spent = Spent()
 
 
 def parse(
@@ -130,6 +174,18 @@ def holes(
             result.append((open_low, seq))
         result[-1] = (open_low, seq)
     return result
+
+
+def unjudged(turns: Sequence[int], keep: int) -> int:
+    """How many of the oldest messages there is something to say about.
+
+    `turns` holds the turn of each visible message, oldest first. The newest `keep` stay, and so
+    does the rest of the turns that they belong to.
+    """
+    first = max(len(turns) - keep, 0)
+    while 0 < first < len(turns) and turns[first] == turns[first - 1]:
+        first -= 1
+    return first
 
 
 def _text(strategy: object) -> str:

@@ -19,11 +19,12 @@ from tertulia.errors import InvalidInput
 MAX_DAYS: Final = 365_000
 MAX_MESSAGES: Final = 1_000_000_000
 
-DueAction = Literal["delete", "end", "prune", "erase"]
+DueAction = Literal["delete", "end", "prune", "summarize", "erase"]
 Deed = Literal["prune", "clear", "rewind", "delete", "erase"]
 
 _WINDOWS: Final = ("sliding_window", "keep_last_n")
-_WITH_MODEL: Final = ("summarize_old", "keep_important")
+SUMMARIZE: Final = "summarize_old"
+_JUDGED: Final = "keep_important"
 _KEEP_LAST: Final = re.compile(r"keep_last_([1-9][0-9]{0,11})", re.ASCII)
 
 
@@ -42,7 +43,8 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     auto_prune: bool = False
     """Whether what is due happens by itself; without it a sweep only lists it."""
     prune_strategy: str | None = None
-    """How `max_messages` is kept: `sliding_window` (the default) or `keep_last_<N>`."""
+    """How `max_messages` is kept: `sliding_window` (the default), `keep_last_<N>`, or
+    `summarize_old`, whose summaries a sweep makes."""
     immutable: bool = False
     """Nobody may prune, clear, rewind or delete, before `ttl_days` are over."""
     legal_hold: bool = False
@@ -60,9 +62,20 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def keep(self) -> int | None:
-        """How many messages stay when `max_messages` is crossed; None where it is not set."""
+        """How many messages stay when `max_messages` is crossed; None where it is not set.
+
+        Half of them where they are to be summarised, so that a summary is due now and then and
+        not with every message.
+        """
+        if self.summarizes and self.max_messages is not None:
+            return self.max_messages // 2
         match = _KEEP_LAST.fullmatch(self.prune_strategy or "")
         return int(match[1]) if match else self.max_messages
+
+    @property
+    def summarizes(self) -> bool:
+        """Whether a sweep summarises what `max_messages` has hidden."""
+        return self.prune_strategy == SUMMARIZE
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -219,18 +232,20 @@ def _check_number(name: str, value: object, most: int, *, whole: bool = False) -
 def _check_strategy(strategy: object, most: int | None) -> None:
     if strategy is None:
         return
-    choice = "use sliding_window or keep_last_<N>"
-    if strategy in _WITH_MODEL:
+    choice = "use sliding_window, keep_last_<N> or summarize_old"
+    if strategy == _JUDGED:
         raise _wrong(
-            f"prune_strategy {strategy!r} needs a model or a callable, which retention does not "
-            "have",
-            f"{choice}, and call session.prune({strategy!r}, ...) where you have one",
+            f"prune_strategy {_JUDGED!r} needs a model to say which messages may go, and the "
+            "append that crosses max_messages cannot wait for it",
+            f"{choice}, and call session.prune({_JUDGED!r}) when there is time",
         )
     match = _KEEP_LAST.fullmatch(strategy) if isinstance(strategy, str) else None
-    if not match and strategy not in _WINDOWS:
+    if not match and strategy not in (*_WINDOWS, SUMMARIZE):
         raise _wrong(f"prune_strategy {strategy!r} does not exist", choice)
     if most is None:
         raise _wrong("prune_strategy says how to keep max_messages", "add max_messages")
+    if strategy == SUMMARIZE and most < 2:
+        raise _wrong("summarize_old keeps a summary and messages", "use max_messages of 2 or more")
     if match and int(match[1]) > most:
         raise _wrong(
             f"prune_strategy {strategy!r} keeps more than max_messages={most}",

@@ -18,6 +18,7 @@ from tertulia.clock import Clock, Ids, SystemClock, SystemIds, to_iso
 from tertulia.conversation import Conversation
 from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound, UsageError
 from tertulia.history import check_limit
+from tertulia.host import Condenser
 from tertulia.housekeeping import Erasure, Swept
 from tertulia.opening import Opening
 from tertulia.session import Session
@@ -109,6 +110,14 @@ class Runtime:
     def unwritten(self) -> dict[tuple[str, str | None, str | None, str], Any]:
         """The newest write of each key of shared state that is yet to be written."""
         return self._unwritten
+
+    def condenser(self, driver: Any = None, agent: Any = None) -> Condenser:
+        """What prunes with a model: an agent as it is, else the model of a session's driver."""
+        from tertulia.agents.condenser import AgentCondenser
+
+        if agent is not None:
+            return AgentCondenser.of_agent(agent)
+        return AgentCondenser.of_model(driver)
 
     # -- sessions
 

@@ -270,19 +270,24 @@ class Session(Handle):
         judge: Judge | None = None,
     ) -> PruneReport:
         """Hide older messages: `keep_last_<N>`, `keep_last_n` (n=), `sliding_window`
-        (window_size=), `summarize_old` (threshold=, summarize=), `keep_important` (judge=).
+        (window_size=), `summarize_old` (threshold=), `keep_important` (n=).
 
+        The last two ask the model of the session's agent, else the configured default one, or
+        what you give as `summarize=` and `judge=`: a callable or an agent. Turns go on meanwhile.
         It cuts only between turns; metadata, state and the audit are untouched. Raises
-        InvalidInput, RetentionRefused, and ConfigurationError when a callable is missing.
+        InvalidInput, RetentionRefused, ConfigurationError where there is no model, ModelError,
+        and SessionBusy where others hid or brought back messages again and again.
         """
         chosen = pruning.parse(strategy, n=n, window_size=window_size, threshold=threshold)
+        if await self._row() is None:
+            await self._conversation.append(self._opening, nothing)
+            self._opened()
         return await hiding.prune(
             self._conversation,
             self._opening,
             chosen,
             strategy,
-            summarize=summarize,
-            judge=judge,
+            hiding.Callables(summarize, judge, self._agent),
         )
 
     # -- life

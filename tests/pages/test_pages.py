@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tertulia import Agent, Message, Session, configure
-from tertulia.errors import ConfigurationError, RetentionRefused
+from tertulia.errors import RetentionRefused
 
 BLOCKS = Path(__file__).parent / "blocks"
 _IMPORT = re.compile(r"^from (?:agnt5|agent)(?:\.stores)? import ", re.MULTILINE)
@@ -237,13 +237,20 @@ async def test_session_export_and_audit() -> None:
     assert await session.verify()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ConfigurationError,
-    reason="keep_important without judge= asks a model, which comes with the issue on agents",
-)
 async def test_long_running_sessions_with_pruning() -> None:
     await run("003_long_running_pruning")
+
+
+async def test_the_pruning_of_a_long_running_session_keeps_what_a_model_finds_important() -> None:
+    session = Session(id="long-conversation-456", user_id="user-123")
+    said = [f"My item{n} is red." if n < 60 else f"Well, {n}." for n in range(160)]
+    await session.send_messages([{"role": "user", "content": text} for text in said])
+    await run("003_long_running_pruning")
+    history = await session.history()
+    assert len(history) == 51
+    assert history[0].role == "system"
+    assert history[0].text.splitlines() == [f"The user said: {text}" for text in said[:20]]
+    assert [message.text for message in history[1:]] == said[20:60] + said[150:]
 
 
 async def test_the_pruning_of_long_running_sessions_that_needs_no_model() -> None:

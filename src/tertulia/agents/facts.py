@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 
 from tertulia.messages import Message
 
+SAID = "The user said: "
+MAX_SUMMARY = 2_000
+"""Characters of a summary."""
+
 _END = r"(?=$|[.!?;\n]| but | and (?:i|my|we|please|what|how)\b)"
 _PLACES = r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)*"
 _LIST = rf"{_PLACES}(?:(?:, and |, | and | & ){_PLACES})*"
@@ -50,12 +54,49 @@ class Known:
 
 
 def read(messages: Sequence[Message]) -> Known:
-    """What the user's messages say."""
+    """What the user's messages say, and the summaries of earlier ones."""
     known = Known()
     for message in messages:
-        if message.role == "user" and not message.text.strip().endswith("?"):
-            _learn(known, message.text.strip().replace("\u2019", "'"))
+        if message.role == "user":
+            _hear(known, message.text)
+        elif message.role == "system" and "summary_of" in (message.metadata or {}):
+            for line in message.text.splitlines():
+                _hear(known, line.removeprefix(SAID))
     return known
+
+
+def summary(earlier: str | None, said: Sequence[str]) -> str:
+    """The first sentences of what the user said, a line each, after those of an earlier summary.
+
+    Where they are too many the oldest lines without a fact go first.
+    """
+    lines = (earlier or "").splitlines()
+    for text in said:
+        line = SAID + _first_sentence(text)
+        if text.strip() and line not in lines:
+            lines.append(line)
+    while len(lines) > 1 and sum(len(line) + 1 for line in lines) > MAX_SUMMARY:
+        plain = (at for at, line in enumerate(lines) if not teaches(line.removeprefix(SAID)))
+        lines.pop(next(plain, 0))
+    return "\n".join(lines) or "The user said nothing."
+
+
+def teaches(text: str) -> bool:
+    """Whether a message of the user holds a fact."""
+    learned = Known()
+    _hear(learned, text)
+    return learned.anything
+
+
+def _first_sentence(text: str) -> str:
+    line = " ".join(text.split())
+    end = re.search(r"[.!?](?= |$)", line)
+    return _short(line if end is None else line[: end.end()])
+
+
+def _hear(known: Known, text: str) -> None:
+    if not text.strip().endswith("?"):
+        _learn(known, text.strip().replace("\u2019", "'"))
 
 
 def reply(text: str, before: Sequence[Message]) -> str | None:

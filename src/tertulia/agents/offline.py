@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 
-from tertulia.agents import facts, wishes
+from tertulia.agents import facts, prompts, wishes
 from tertulia.agents.protocol import (
     Finished,
     ModelEvent,
@@ -70,11 +70,22 @@ def answer(request: ModelRequest) -> str | list[Wish]:
     if results:
         return _report(results)
     question = request.messages[asked].text.strip()
+    task = prompts.read(question)
+    if task is not None:
+        return _condense(task)
     wanted = wishes.find(question, request.tools) if _may_ask(question, request) else []
     if wanted:
         return wanted
     before = request.messages[:asked]
     return _small_talk(question) or facts.reply(question, before) or _echo(question)
+
+
+def _condense(task: prompts.Asked) -> str:
+    """A summary of what the user said, or the numbers of the messages with facts in them."""
+    said = [entry for entry in task.entries if entry.role == "user"]
+    if task.kind == "summarize":
+        return facts.summary(task.earlier, [entry.text for entry in said])
+    return str([entry.number for entry in said if facts.teaches(entry.text)])
 
 
 def _may_ask(question: str, request: ModelRequest) -> bool:
