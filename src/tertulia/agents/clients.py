@@ -59,7 +59,8 @@ def connect(name: str, base_url: str | None, api_key: str | None, timeout: float
         if not {"openai_client", "anthropic_client"} & set(accepted):
             return provider(**given)
         client.append(_client(timeout))
-        return provider(**given, http_client=client[0])
+        given["http_client"] = client[0]
+        return provider(**given)
 
     return Connected(infer_model(f"{kind}:{model}", make), *client)
 
