@@ -18,7 +18,7 @@ import msgspec
 from tertulia import retention
 from tertulia.codec import encode
 from tertulia.doors import Outcome
-from tertulia.drafting import Draft, commit
+from tertulia.drafting import Draft
 from tertulia.errors import (
     AccessDenied,
     AgentError,
@@ -195,7 +195,7 @@ class Conversation:
         """Commit a draft; False when somebody was faster. What went wrong is raised."""
         writes = tuple(draft.writes)
         try:
-            self.known = await commit(self.host.store, draft)
+            self.known = await self.host.store.commit(draft.change())
         except (StaleWriter, SessionExists, VersionConflict):
             self.known = None
             return False

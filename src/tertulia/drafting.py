@@ -203,7 +203,7 @@ class Draft:
 
 
 async def commit(store: LogStore, draft: Draft) -> SessionRow:
-    """Let a store apply a draft; raises as `LogStore.commit`."""
+    """Let a store apply what a turn drafted; raises as `LogStore.commit`."""
     told = {"conversation": draft.row.id, "events": len(draft.records)}
     with telemetry.span("commit", told):
         return await store.commit(draft.change())

@@ -103,8 +103,8 @@ async def test_a_call_is_in_the_log_before_it_runs_and_after(runtime: Runtime) -
         "tool.called",
         "tool.returned",
         "message.added",
-        "message.added",
         "usage",
+        "message.added",
         "turn.completed",
     ]
 

@@ -180,12 +180,10 @@ class Asking:
     def _told(self, request: ModelRequest) -> dict[str, Any]:
         """What a span says of a request."""
         return {
-            "agent": self._speaker.name,
             "conversation": self._session.id,
             "model": self._speaker.model.name,
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
-            "output_type": "text" if request.output is None else "json",
         }
 
     def _note_usage(self, usage: UsageReport) -> None:

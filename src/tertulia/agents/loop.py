@@ -73,16 +73,19 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     with telemetry.span("turn", told) as span:
         try:
             response = await _Loop(turn, plan, exchange, watcher).run(begun.calls)
-        except (asyncio.CancelledError, TurnInterrupted) as error:
-            span.error(error)
+        except (asyncio.CancelledError, TurnInterrupted):
             reason = turn.stop.result() if turn.stop.done else "cancelled"
+            stopped = TurnInterrupted(reason, session_id=plan.session.id)
+            span.error(stopped)
             closing = turn.interrupt(reason, exchange.cut() or None)
-            await _end(exchange, closing, TurnInterrupted(reason, session_id=plan.session.id))
+            await _end(exchange, closing, stopped)
         except BaseException as error:
             span.error(error)
             exchange.cut()
             await _end(exchange, turn.fail(error), error)
         else:
+            usage = response.usage
+            span.set(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
             exchange.finish(response)
         finally:
             watcher.cancel()

@@ -147,7 +147,12 @@ class ToolRound:
 
     async def _run(self, made: ToolCallMade) -> Ended:
         call = made.call
-        told = {"tool": call.name, "call": call.id, "agent": self._speaker.name}
+        tool = self._speaker.tools.get(call.name)
+        told = {
+            "tool": None if tool is None else tool.name,
+            "effect": None if tool is None else tool.effect,
+            "call": call.id,
+        }
         try:
             async with self._places:
                 with telemetry.span("tool", told):
