@@ -1,0 +1,166 @@
+"""Who answers the blocks of the pages: a script in this process, or OpenAI's wire format.
+
+A server on this machine speaks the wire format on a thread of its own, so that the synchronous
+calls of the pages do not hold it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+from tests.agents import openai_server
+from tests.agents.openai_server import Reply, Server, calls, text
+from tests.agents.openai_server import openai_server as serving
+
+from tertulia import Agent, ToolCall
+from tertulia.testing import ScriptedModel
+
+Step = str | dict[str, Any] | ToolCall
+"""What is answered: text, a structured answer, a tool call."""
+Seen = list[tuple[str, str]]
+"""The messages of a request: role and text."""
+
+
+class Player(Protocol):
+    """Answers what a test says, and tells what it was asked with."""
+
+    @property
+    def unnamed(self) -> Callable[..., Agent]:
+        """What makes an agent that names no model, as ``Agent`` on the page does."""
+        ...
+
+    def plays(self, *steps: Step) -> None:
+        """Say what is answered next."""
+        ...
+
+    def agent(self, **options: Any) -> Agent:
+        """An agent whose model answers so."""
+        ...
+
+    def requests(self) -> list[Seen]:
+        """What the model was asked with, oldest first."""
+        ...
+
+    def asked(self) -> list[dict[str, Any]]:
+        """How each of them was to be answered: temperature and max_tokens, where they were said."""
+        ...
+
+
+class Scripted:
+    """A script in this process."""
+
+    def __init__(self) -> None:
+        self.model = ScriptedModel()
+
+    @property
+    def unnamed(self) -> Callable[..., Agent]:
+        return partial(Agent, model=self.model)
+
+    def plays(self, *steps: Step) -> None:
+        self.model.add(*steps)
+
+    def agent(self, **options: Any) -> Agent:
+        return Agent(model=self.model, **options)
+
+    def requests(self) -> list[Seen]:
+        return [_with_system(request) for request in self.model.requests]
+
+    def asked(self) -> list[dict[str, Any]]:
+        found = [(r.temperature, r.max_tokens) for r in self.model.requests]
+        return [_said(temperature, most) for temperature, most in found]
+
+
+class OpenAI:
+    """The real client of the provider, and a server that answers it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    @property
+    def unnamed(self) -> Callable[..., Agent]:
+        return Agent
+
+    def plays(self, *steps: Step) -> None:
+        self.server.replies += [_reply(step) for step in steps]
+
+    def agent(self, **options: Any) -> Agent:
+        return Agent(provider="openai", model="gpt-4o", **options)
+
+    def requests(self) -> list[Seen]:
+        return [
+            [(message["role"], _text(message.get("content"))) for message in request["messages"]]
+            for request in self.server.requests
+        ]
+
+    def asked(self) -> list[dict[str, Any]]:
+        return [
+            _said(
+                request.get("temperature"),
+                request.get("max_completion_tokens", request.get("max_tokens")),
+            )
+            for request in self.server.requests
+        ]
+
+
+@contextmanager
+def server_thread() -> Generator[Server]:
+    """The server, on a thread with a loop of its own."""
+    ready: list[Server] = []
+    up, loop, over = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with serving() as server:
+            ready.append(server)
+            up.set()
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert up.wait(30)
+        yield ready[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(30)
+        loop.close()
+
+
+def settings(server: Server) -> dict[str, str]:
+    """What the environment has to say for the provider's client to come here."""
+    return {openai_server.KEY: "sk-of-a-test", openai_server.ADDRESS: server.url}
+
+
+def _reply(step: Step) -> Reply:
+    if isinstance(step, ToolCall):
+        return calls((step.id, step.name, json.dumps(step.arguments)))
+    if isinstance(step, dict):
+        return text(json.dumps(step))
+    return text(*_words(step))
+
+
+def _words(said: str) -> Iterator[str]:
+    """A text in pieces, as a model would stream it."""
+    for number, word in enumerate(said.split(" ")):
+        yield word if number == 0 else f" {word}"
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or ())
+
+
+def _with_system(request: Any) -> Seen:
+    seen = [(message.role, message.text) for message in request.messages]
+    return [("system", request.system), *seen] if request.system else seen
+
+
+def _said(temperature: Any, most: Any) -> dict[str, Any]:
+    given = {"temperature": temperature, "max_tokens": most}
+    return {name: value for name, value in given.items() if value is not None}
