@@ -316,16 +316,24 @@ def observe(
     ConfigurationError where OpenTelemetry is not installed.
     """
     try:
-        from opentelemetry import metrics
+        import opentelemetry.metrics  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise ConfigurationError(
             "OpenTelemetry is not installed; install it with: pip install opentelemetry-sdk"
         ) from error
     with _lock:
-        if provider is None:
-            found = _global[0] if _global else _Observers(metrics.get_meter("tertulia"))
-            _global[:] = [found]
-        else:
-            found = _observers.get(provider) or _Observers(provider.get_meter("tertulia"))
-            _observers[provider] = found
-    found.add(runtime, store[:MAX_TEXT])
+        _asked_by(provider).add(runtime, store[:MAX_TEXT])
+
+
+def _asked_by(provider: metrics.MeterProvider | None) -> _Observers:
+    """What a provider asks; there is one for each, and one for the application's."""
+    from opentelemetry import metrics
+
+    if provider is None:
+        if not _global:
+            _global.append(_Observers(metrics.get_meter("tertulia")))
+        return _global[0]
+    found = _observers.get(provider)
+    if found is None:
+        found = _observers[provider] = _Observers(provider.get_meter("tertulia"))
+    return found
