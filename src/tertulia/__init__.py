@@ -14,6 +14,7 @@ from tertulia.stores import MemoryStore, SessionStore, SQLiteStore, open_store
 if TYPE_CHECKING:
     from tertulia.agents import Agent, AgentRouter, LanguageModel, RunContext, tool
     from tertulia.entity import Entity, query
+    from tertulia.memory import Memory, VectorMemoryService
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "Entity",
     "Event",
     "LanguageModel",
+    "Memory",
     "MemoryStore",
     "Message",
     "RunContext",
@@ -31,6 +33,7 @@ __all__ = [
     "Session",
     "SessionStore",
     "ToolCall",
+    "VectorMemoryService",
     "configure",
     "open_store",
     "query",
@@ -42,14 +45,16 @@ _DOORS = {
     "AgentRouter": "agents",
     "Entity": "entity",
     "LanguageModel": "agents",
+    "Memory": "memory",
     "RunContext": "agents",
+    "VectorMemoryService": "memory",
     "query": "entity",
     "tool": "agents",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Agents and entities are imported when they are asked for: sessions alone do without."""
+    """Agents, entities and memory are imported when asked for: sessions alone do without."""
     if name not in _DOORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"tertulia.{_DOORS[name]}"), name)

@@ -64,6 +64,10 @@ class Host(Protocol):
         the configured default model. Raises ConfigurationError where there is none."""
         ...
 
+    def memory(self, user_id: str | None = None, app_name: str | None = None) -> Any:
+        """The memory of a user in an app, or without a user of the app."""
+        ...
+
 
 _current: ContextVar[Host | None] = ContextVar("tertulia_host", default=None)
 _default: list[Callable[[Any], Host]] = []

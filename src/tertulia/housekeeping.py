@@ -19,6 +19,7 @@ from tertulia.opening import Opening
 from tertulia.retention import Due, Retention
 from tertulia.snapshot import take
 from tertulia.stores.base import Receipt, SessionRow
+from tertulia.stores.memories import MemoryKeeper
 
 REQUEST_TTL = 7 * DAY
 ERASE = "messages were hidden more than 7 days ago"
@@ -45,7 +46,10 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
 
     sessions: int
     values: int
-    """Values of user state that were removed; none while a session is held."""
+    """Values of user state and memories that were removed; none while a session is held.
+
+    What was remembered from a session goes with that session.
+    """
     held: list[str]
     """Sessions that were left because of a legal hold, on them or on a fork of theirs."""
     time: int
@@ -142,7 +146,7 @@ async def _carry_out(host: Host, row: SessionRow, policy: Retention, due: Due) -
 
 
 async def erase_user(host: Host, user: str) -> Erasure:
-    """Delete a user's sessions, unless a legal hold stands, and then their shared state."""
+    """Delete a user's sessions, unless a legal hold stands, then their state and memories."""
     held: list[str] = []
     erased = 0
     now = host.clock.now()
@@ -171,7 +175,7 @@ async def erase_user(host: Host, user: str) -> Erasure:
 
 
 async def export_user(host: Host, user: str) -> dict[str, Any]:
-    """A user's sessions with their whole logs, and the user's shared state by app."""
+    """A user's sessions with their whole logs, and the user's state and memories by app."""
     sessions: list[dict[str, Any]] = []
     apps: set[str | None] = {None}
     async for row in rows(host, user=user):
@@ -185,4 +189,22 @@ async def export_user(host: Host, user: str) -> dict[str, Any]:
         for key, stored in await host.store.shared_keys("user", app, user):
             if stored.value is not None:
                 state.setdefault(app or "", {})[key] = decode(stored.value, f"state {key!r}")
-    return {"user_id": user, "sessions": sessions, "state": state}
+    memories = await _memories(host, user)
+    return {"user_id": user, "sessions": sessions, "state": state, "memories": memories}
+
+
+async def _memories(host: Host, user: str) -> dict[str, list[dict[str, Any]]]:
+    """What is remembered of a user, by app."""
+    from tertulia.memory.entries import entry_of
+
+    store = host.store
+    found: dict[str, list[dict[str, Any]]] = {}
+    if not isinstance(store, MemoryKeeper):
+        return found
+    for scope in await store.memory_scopes(user):
+        after = 0
+        while page := await store.memory_page(scope, after, PAGE):
+            kept = found.setdefault(scope.app or "", [])
+            kept += [msgspec.to_builtins(entry_of(row)) for row in page]
+            after = page[-1].id
+    return found

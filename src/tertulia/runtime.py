@@ -26,6 +26,7 @@ from tertulia.stores import SQLiteStore, open_store, sqlite
 from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats
 
 if TYPE_CHECKING:
+    from tertulia.memory import Memory, MemoryService
     from tertulia.stores.sqlite import maintenance
 
 
@@ -72,6 +73,7 @@ class Runtime:
         self._dirty = _Dirty(self)
         self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
         self._tokens: list[Any] = []
+        self._finder: MemoryService | None = None
         _open.add(self)
 
     # -- what the living things need
@@ -118,6 +120,14 @@ class Runtime:
         if agent is not None:
             return AgentCondenser.of_agent(agent)
         return AgentCondenser.of_model(driver)
+
+    def memory(self, user_id: str | None = None, app_name: str | None = None) -> Memory:
+        """What is remembered of a user in an app, or without `user_id` of the app."""
+        from tertulia.memory import Memory, VectorMemoryService
+
+        if self._finder is None:
+            self._finder = VectorMemoryService()
+        return Memory(self._finder, user_id, app_name, runtime=self)
 
     # -- sessions
 

@@ -28,7 +28,7 @@ from tertulia.approvals import Approval
 from tertulia.codec import encode
 from tertulia.conversation import nothing
 from tertulia.drafting import Draft, messages_of
-from tertulia.errors import UsageError
+from tertulia.errors import ScopeError, UsageError
 from tertulia.events import Event
 from tertulia.handle import Driver, Handle, MessageLike
 from tertulia.hiding import Judge, Summarize
@@ -40,10 +40,12 @@ from tertulia.scoped import Pending
 from tertulia.state import ScopedState, State
 from tertulia.stores.base import Receipt
 from tertulia.turns import Asked, own_turn
+from tertulia.usage import Usage
 from tertulia.values import identifier
 
 if TYPE_CHECKING:
     from tertulia.audit import Verification
+    from tertulia.memory import Memory
 
 Moment = int | str | datetime
 
@@ -213,6 +215,20 @@ class Session(Handle):
         again when somebody else was faster.
         """
         return await self._scoped(scope).change(key, fn, default)
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered of the session's user in its app, across all sessions.
+
+        Raises ScopeError for a session without a user.
+        """
+        user = self.user_id
+        if user is None:
+            raise ScopeError(
+                "this session has no user_id to remember something of; pass one, or use "
+                "Memory(app_name=…) for what the whole app may know"
+            )
+        return self._host.memory(user, self.app_name)
 
     # -- branches and hiding
 
@@ -448,6 +464,13 @@ class Session(Handle):
     def resume_async(self, **options: Any) -> Any:
         """As `resume`; await it."""
         return self._driver().drive(self, "resume_async", None, options)
+
+    @property
+    def usage(self) -> Usage:
+        """What the model requests of this session consumed, failed turns included; not those
+        that a fork inherited."""
+        row = doors.call(self._row())
+        return Usage() if row is None else row.usage
 
     @property
     def floor(self) -> str | None:

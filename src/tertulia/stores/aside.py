@@ -1,4 +1,4 @@
-"""Reading that takes long, on a thread of its own, so that it does not hold up an event loop."""
+"""Work that takes long, on a thread of its own, so that it does not hold up an event loop."""
 
 from __future__ import annotations
 
