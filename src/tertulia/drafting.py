@@ -101,6 +101,8 @@ class Draft:
         self.added = 0
         self.uncounted = 0
         """Messages of this change that count in the view, whatever it had before."""
+        self.usage = row.usage
+        """What the model requests of the session will have consumed."""
         self.visible = row.visible
         """How many messages the view will have; those of a running turn count at its end."""
 
@@ -112,6 +114,8 @@ class Draft:
         actor: str = "runtime",
     ) -> int:
         """Append an event and return its position. Raises InvalidInput for a body too large."""
+        if kind == events.USAGE and not isinstance(body, bytes):
+            self.usage = self.usage.noted(body)
         data = body if isinstance(body, bytes) else encode(body, f"the {kind} event")
         seq = self.seq + 1
         turn = self.turn or self.group or seq
@@ -174,6 +178,7 @@ class Draft:
             digest=self._digest,
             open_calls=self.open_calls,
             visible=self.visible,
+            usage=self.usage,
             active=self.row.active if self.quiet else self.now,
             **self.after,
         )

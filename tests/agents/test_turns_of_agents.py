@@ -367,3 +367,57 @@ async def test_a_request_that_failed_may_be_repeated(runtime: Runtime) -> None:
         await session.run_async("Hi", idempotency_key="k")
     assert (await session.run_async("Hi", idempotency_key="k")).text == "Well."
     assert (await session.run_async("Hi", idempotency_key="k")).text == "Well."
+
+
+class Unspeakable(Exception):
+    """An error that has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ValueError("\ud800"), "Error: ValueError: ?"),
+        (ValueError("x" * 2_000_000), "Error: ValueError: " + "x" * 1_000),
+        (Unspeakable(), "Error: Unspeakable (its text cannot be had: RuntimeError)"),
+        (GeneratorExit(), "Error: GeneratorExit"),
+        (SystemExit(3), "Error: SystemExit: 3"),
+    ],
+)
+async def test_whatever_a_tool_raises_becomes_a_result_that_can_be_stored(
+    runtime: Runtime, raised: BaseException, told: str
+) -> None:
+    @tool
+    async def fail() -> str:
+        """Fail."""
+        raise raised
+
+    model = ScriptedModel(ToolCall("c", "fail"), "I see.")
+    session = Agent(model=model, tools=[fail], runtime=runtime).session()
+    response = await session.run_async("Try")
+    assert response.messages[2].text == told
+    failed = await session.events(types="tool.failed")
+    assert [event.body for event in failed] == [{"call": "c", "error": told[7:]}]
+
+
+async def test_a_session_counts_what_its_model_requests_consumed(runtime: Runtime) -> None:
+    model = ScriptedModel(
+        [TextDelta("One."), UsageReport(10, 3)],
+        [TextDelta("Two."), UsageReport(20, 4), ModelError("down")],
+        [TextDelta("Three."), UsageReport(30, 5)],
+    )
+    agent = Agent(model=model, runtime=runtime)
+    session = agent.session("counted")
+    assert session.usage.requests == 0
+    await session.run_async("1")
+    fork = session.fork("branch")
+    with pytest.raises(ModelError):
+        await session.run_async("2")
+    await session.run_async("3")
+    assert (session.usage.requests, session.usage.total_tokens) == (3, 72)
+    assert fork.usage.requests == 0
+    again = await runtime.get("counted")
+    assert again.usage == session.usage
+    assert await session.verify()

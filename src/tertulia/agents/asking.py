@@ -21,7 +21,7 @@ from tertulia.agents.protocol import (
     ToolCallMade,
     UsageReport,
 )
-from tertulia.agents.response import StreamEvent, Usage
+from tertulia.agents.response import StreamEvent
 from tertulia.agents.rounds import distinct
 from tertulia.agents.speakers import Speaker
 from tertulia.agents.tools import prepare
@@ -30,6 +30,7 @@ from tertulia.errors import ModelError, SchemaValidationError
 from tertulia.messages import Message, ToolCall
 from tertulia.session import Session
 from tertulia.turns import Turn
+from tertulia.usage import Usage
 
 OUTPUT_RETRIES = 2
 """How often a model is asked again whose answer does not fit its schema."""
@@ -96,7 +97,6 @@ class Asking:
         used = {call.id for message in request.messages for call in message.tool_calls or ()}
         for left in range(OUTPUT_RETRIES, -1, -1):
             answer = await self._ask(request, quiet=output is not None)
-            self._note_usage(answer.usage)
             answer.calls = distinct(answer.calls, used)
             if output is None:
                 return answer
@@ -144,10 +144,10 @@ class Asking:
 
     async def _ask(self, request: ModelRequest, *, quiet: bool) -> Answer:
         """Ask once, and hand the text out as it comes, unless `quiet`."""
-        text: list[str] = []
+        answer = Answer("", [], UsageReport(), "stop")
         try:
             with telemetry.span("chat", self._told(request)) as span:
-                answer = await self._read(request, text, quiet=quiet)
+                await self._read(request, answer, quiet=quiet)
                 usage = answer.usage
                 span.set(
                     input_tokens=usage.input_tokens,
@@ -155,27 +155,31 @@ class Asking:
                     finish_reasons=(answer.reason,),
                 )
         except ModelError as error:
-            if text and not quiet and self._out.listened:
+            if answer.usage != UsageReport():
+                self._note_usage(answer.usage)
+            if answer.text and not quiet and self._out.listened:
                 raise BrokenAnswer(error) from error
             raise
+        self._note_usage(answer.usage)
         return answer
 
-    async def _read(self, request: ModelRequest, text: list[str], *, quiet: bool) -> Answer:
-        answer = Answer("", [], UsageReport(), "stop")
-        async with _stream(self._speaker, request) as stream:
-            async for event in stream:
-                if isinstance(event, TextDelta):
-                    text.append(event.text)
-                    if not quiet:
-                        await self._out.put(StreamEvent(type="text_delta", text=event.text))
-                elif isinstance(event, ToolCallMade):
-                    answer.calls.append(event)
-                elif isinstance(event, UsageReport):
-                    answer.usage = event
-                else:
-                    answer.reason = event.reason
-        answer.text = "".join(text)
-        return answer
+    async def _read(self, request: ModelRequest, answer: Answer, *, quiet: bool) -> None:
+        text: list[str] = []
+        try:
+            async with _stream(self._speaker, request) as stream:
+                async for event in stream:
+                    if isinstance(event, TextDelta):
+                        text.append(event.text)
+                        if not quiet:
+                            await self._out.put(StreamEvent(type="text_delta", text=event.text))
+                    elif isinstance(event, ToolCallMade):
+                        answer.calls.append(event)
+                    elif isinstance(event, UsageReport):
+                        answer.usage = event
+                    else:
+                        answer.reason = event.reason
+        finally:
+            answer.text = "".join(text)
 
     def _told(self, request: ModelRequest) -> dict[str, Any]:
         """What a span says of a request."""

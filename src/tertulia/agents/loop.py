@@ -13,7 +13,7 @@ from tertulia import admission, events, resuming, telemetry
 from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
-from tertulia.agents.response import Response, StreamEvent, sum_of
+from tertulia.agents.response import Response, StreamEvent
 from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
 from tertulia.approvals import pending
@@ -23,6 +23,7 @@ from tertulia.messages import Message
 from tertulia.resuming import OpenCall
 from tertulia.session import Session
 from tertulia.turns import LISTEN_SECONDS, Asked, Turn
+from tertulia.usage import sum_of
 
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal, NoReturn, cast
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from tertulia.approvals import Approval
 from tertulia.errors import UsageError
 from tertulia.messages import Message, ToolCall
+from tertulia.usage import Usage
 
 EventType = Literal[
     "turn_started",
@@ -23,39 +23,6 @@ EventType = Literal[
     "turn_completed",
     "error",
 ]
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """What model requests consumed; 0 where a provider does not say."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    @property
-    def total_tokens(self) -> int:
-        """Input and output together."""
-        return self.input_tokens + self.output_tokens
-
-    def plus(self, input_tokens: int, output_tokens: int) -> Usage:
-        """This and one more request."""
-        return Usage(
-            self.requests + 1,
-            self.input_tokens + input_tokens,
-            self.output_tokens + output_tokens,
-        )
-
-
-def sum_of(usages: Iterable[Usage]) -> Usage:
-    """All of them together."""
-    total = Usage()
-    for each in usages:
-        total = Usage(
-            total.requests + each.requests,
-            total.input_tokens + each.input_tokens,
-            total.output_tokens + each.output_tokens,
-        )
-    return total
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):

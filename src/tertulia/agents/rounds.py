@@ -24,6 +24,8 @@ from tertulia.turns import Turn
 MAX_PARALLEL = 16
 TOGETHER = 0.05
 """Seconds that a finished call waits for the others, so that their results are one commit."""
+MAX_ERROR = 1_000
+"""Characters of an error that the model reads."""
 _GRACE = 1.0
 """Seconds that cancelled tools have to end."""
 
@@ -157,9 +159,9 @@ class ToolRound:
             async with self._places:
                 with telemetry.span("tool", told):
                     return Ended(call, await self._invoke(made))
-        except (Exception, SystemExit) as error:
-            text = str(error) if isinstance(error, ToolError) else _described(error)
-            return Ended(call, f"Error: {text}", text[:1_000])
+        except (Exception, SystemExit, GeneratorExit) as error:
+            text = _described(error)
+            return Ended(call, f"Error: {text}", text)
 
     async def _invoke(self, made: ToolCallMade) -> str:
         call = made.call
@@ -233,5 +235,12 @@ def distinct(calls: Sequence[ToolCallMade], used: Collection[str]) -> list[ToolC
 
 
 def _described(error: BaseException) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """An error as a model reads it; whatever a tool raised, it is short and can be stored."""
+    kind = type(error).__name__
+    try:
+        said = str(error)[:MAX_ERROR].encode("utf-8", "replace").decode()
+    except Exception as broken:
+        return f"{kind} (its text cannot be had: {type(broken).__name__})"
+    if isinstance(error, ToolError):
+        return said
+    return f"{kind}: {said}" if said else kind

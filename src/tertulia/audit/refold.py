@@ -12,6 +12,7 @@ from tertulia.audit.chain import ChainChecker, Verification
 from tertulia.codec import decode
 from tertulia.errors import StoreCorrupt
 from tertulia.events import Record
+from tertulia.usage import Usage
 
 _CLOSING: Final = frozenset(
     (
@@ -47,6 +48,11 @@ class RowFacts(Protocol):
         ...
 
     @property
+    def usage(self) -> Usage:
+        """What the model requests consumed."""
+        ...
+
+    @property
     def status(self) -> str:
         """`open`, `ended` or `deleted`."""
         ...
@@ -65,6 +71,8 @@ class Refold:
         self.digest = digest
         self.open_turn: int | None = None
         self.ended = False
+        self.usage: Usage | None = Usage()
+        """None where that is unknown, because a body was erased."""
         self.state: dict[str, int] = {}
         self.problem: tuple[int, str] | None = None
         self._calls: tuple[str, ...] | None = ()
@@ -103,6 +111,8 @@ class Refold:
             ("open_turn", self.open_turn, row.open_turn),
             ("status", "ended" if self.ended else "open", row.status),
         ]
+        if self.usage is not None:
+            facts.append(("usage", self.usage, row.usage))
         if self._calls is not None:
             facts.append(("open_calls", self._calls, tuple(row.open_calls)))
         for name, folded, stored in facts:
@@ -141,6 +151,9 @@ class Refold:
     def _fold_body(self, record: Record, body: Mapping[str, Any] | None) -> bool:
         if record.type == events.MESSAGE_ADDED:
             return self._fold_message(record, body)
+        if record.type == events.USAGE:
+            spent = self.usage
+            self.usage = None if body is None or spent is None else spent.noted(body)
         if record.type in (events.STATE_SET, events.STATE_DELETED):
             if body is None:
                 self._erased_state.add(record.seq)

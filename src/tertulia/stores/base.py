@@ -22,6 +22,7 @@ import msgspec
 
 from tertulia.events import Record
 from tertulia.history import Segment
+from tertulia.usage import Usage
 
 __all__ = [
     "Branch",
@@ -93,6 +94,8 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     """How many messages the current view has; -1 when it must be counted."""
     marks: int = 0
     """1 when floors, 2 when cuts, 4 when holes exist in its chain, added up: what to look for."""
+    usage: Usage = Usage()
+    """What the model requests of its own events consumed; not those of a parent."""
     status: Literal["open", "ended", "deleted"] = "open"
     created: int
     active: int

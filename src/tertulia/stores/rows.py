@@ -10,6 +10,7 @@ import msgspec
 from tertulia.errors import StoreCorrupt
 from tertulia.stores.base import Details, Receipt, Request, SessionRow, SharedWrite
 from tertulia.stores.database import Values
+from tertulia.usage import Usage
 
 _details = msgspec.json.Decoder(Details)
 _calls = msgspec.json.Decoder(tuple[str, ...])
@@ -35,6 +36,9 @@ def head_values(row: SessionRow) -> Values:
         calls,
         row.visible,
         row.marks,
+        row.usage.requests,
+        row.usage.input_tokens,
+        row.usage.output_tokens,
         row.active,
     )
 
@@ -60,7 +64,7 @@ def details_text(details: Details) -> str:
 
 def session_row(values: Sequence[Any]) -> SessionRow:
     """A row of `session_columns`. Raises StoreCorrupt."""
-    calls, details = values[13], values[20]
+    calls, details = values[13], values[23]
     try:
         return SessionRow(
             key=values[0],
@@ -79,10 +83,11 @@ def session_row(values: Sequence[Any]) -> SessionRow:
             open_calls=_calls.decode(calls) if calls else (),
             visible=values[14],
             marks=values[15],
-            status=values[16],
-            created=values[17],
-            active=values[18],
-            due_at=values[19],
+            usage=Usage(values[16], values[17], values[18]),
+            status=values[19],
+            created=values[20],
+            active=values[21],
+            due_at=values[22],
             details=_details.decode(details) if details else NO_DETAILS,
         )
     except (msgspec.MsgspecError, ValueError) as error:

@@ -32,10 +32,11 @@ SELECT count(*) FROM inbox WHERE session = ? AND worker = ?
 
 -- name: put_key
 INSERT OR REPLACE INTO sessions (
-    key, branch, seq, digest, epoch, holder, open_turn, open_calls, visible, marks, active,
+    key, branch, seq, digest, epoch, holder, open_turn, open_calls, visible, marks,
+    requests, input_tokens, output_tokens, active,
     status, due_at, user, uid, app, id, base, parent, created
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: unload
 DELETE FROM events WHERE session = :key;

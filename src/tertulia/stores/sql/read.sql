@@ -1,6 +1,7 @@
 -- name: session_columns
 s.key, s.uid, s.app, s.id, s.user, s.base, s.parent, s.branch, s.seq, s.digest, s.epoch, s.holder,
-s.open_turn, s.open_calls, s.visible, s.marks, s.status, s.created, s.active, s.due_at,
+s.open_turn, s.open_calls, s.visible, s.marks, s.requests, s.input_tokens, s.output_tokens,
+s.status, s.created, s.active, s.due_at,
 (SELECT d.details FROM session_details d WHERE d.key = s.key)
 
 -- name: find

@@ -1,7 +1,7 @@
 -- name: advance
 UPDATE sessions
 SET branch = ?, seq = ?, digest = ?, epoch = ?, holder = ?, open_turn = ?, open_calls = ?,
-    visible = ?, marks = ?, active = ?
+    visible = ?, marks = ?, requests = ?, input_tokens = ?, output_tokens = ?, active = ?
 WHERE key = ? AND seq = ? AND digest = ? AND epoch = ? AND holder IS ? AND status <> 'deleted'
 
 -- name: change_rarely
@@ -9,10 +9,11 @@ UPDATE sessions SET status = ?, due_at = ?, user = ? WHERE key = ?
 
 -- name: create
 INSERT INTO sessions (
-    branch, seq, digest, epoch, holder, open_turn, open_calls, visible, marks, active,
+    branch, seq, digest, epoch, holder, open_turn, open_calls, visible, marks,
+    requests, input_tokens, output_tokens, active,
     status, due_at, user, uid, app, id, base, parent, created
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 
 -- name: put_details
