@@ -16,6 +16,8 @@ __all__ = ["Reply", "Server", "body", "hang_up", "never", "status", "stream"]
 
 MODEL = "anthropic:claude-sonnet-4-6"
 KEY, ADDRESS = "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"
+_INLINE = {"claude-opus-4-8"}
+"""Models that take system messages between the others."""
 _REASONS = {
     "stop": "end_turn",
     "tool_calls": "tool_use",
@@ -130,7 +132,7 @@ def _problems(request: dict[str, Any], head: str) -> Iterator[str]:
         yield "there is no version"
     if not request.get("max_tokens", 0) > 0:
         yield "max_tokens is required"
-    yield from _order(request["messages"])
+    yield from _order(request["messages"], inline=request["model"] in _INLINE)
     turns = [(message["role"], _blocks(message["content"])) for message in request["messages"]]
     for _, blocks in turns:
         for block in blocks:
@@ -156,8 +158,10 @@ def _tools(request: dict[str, Any], *, used: bool) -> Iterator[str]:
         yield "requests with tool_use or tool_result blocks must define tools"
 
 
-def _order(messages: list[dict[str, Any]]) -> Iterator[str]:
+def _order(messages: list[dict[str, Any]], *, inline: bool) -> Iterator[str]:
     roles = [message["role"] for message in messages]
+    if inline and roles[0] != "system":
+        roles = [role for role in roles if role != "system"]
     if not roles or roles[0] != "user":
         yield "the first message must be the user's"
     if set(roles) - {"user", "assistant"}:
@@ -177,6 +181,8 @@ def _pairing(turns: list[tuple[str, Blocks]]) -> Iterator[str]:
     seen: set[str] = set()
     open_calls: list[str] = []
     for role, blocks in turns:
+        if role == "system":
+            continue
         if not blocks:
             yield "all messages must have non-empty content"
         results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -47,22 +48,27 @@ def connect(name: str, base_url: str | None, api_key: str | None, timeout: float
     client: list[httpx2.AsyncClient] = []
 
     def make(kind: str) -> Provider[Any]:
-        options = {"base_url": base_url, "api_key": api_key}
-        given: dict[str, Any] = {option: value for option, value in options.items() if value}
+        given: dict[str, Any] = {"base_url": base_url, "api_key": api_key}
+        given = {option: value for option, value in given.items() if value}
         if kind.startswith("gateway/") and not given:
             return infer_provider(kind)
         provider = _provider_class(kind, name)
-        accepted = inspect.signature(provider).parameters
-        missing = [option for option in given if option not in accepted]
-        if missing:
-            raise ConfigurationError(f"{name} takes no {' and no '.join(missing)}")
-        if not {"openai_client", "anthropic_client"} & set(accepted):
-            return provider(**given)
-        client.append(_client(timeout))
-        given["http_client"] = client[0]
+        accepted = _accepted(provider, given, name)
+        if {"openai_client", "anthropic_client"} & accepted:
+            client.append(_client(timeout))
+            given["http_client"] = client[0]
         return provider(**given)
 
     return Connected(infer_model(f"{kind}:{model}", make), *client)
+
+
+def _accepted(provider: type[Provider[Any]], given: Iterable[str], name: str) -> set[str]:
+    """The options that a provider takes, those that are given among them."""
+    accepted = set(inspect.signature(provider).parameters)
+    missing = [option for option in given if option not in accepted]
+    if missing:
+        raise ConfigurationError(f"{name} takes no {' and no '.join(missing)}")
+    return accepted
 
 
 def _provider_class(kind: str, name: str) -> type[Provider[Any]]:

@@ -47,8 +47,9 @@ _MODES: tuple[Literal["native", "tool"], ...] = ("native", "tool")
 def messages(request: ModelRequest, system: str = "") -> list[ModelMessage]:
     """The whole conversation: what follows each other on one side is one message there.
 
-    `system` is pydantic-ai's name of the provider. What no provider accepts is put right here:
-    names and ids that it did not make itself, ids that it gave twice, texts without a word.
+    `system` is pydantic-ai's name of the provider. What providers refuse is put right here: names
+    and ids that others made, ids that are used twice, texts without a word; for Anthropic also a
+    conversation that begins with an answer, and answers that follow each other.
     """
     result: list[ModelMessage] = []
     parts: list[ModelRequestPart] = []
@@ -58,16 +59,13 @@ def messages(request: ModelRequest, system: str = "") -> list[ModelMessage]:
     for message in request.messages:
         if message.role != "assistant":
             parts.append(_request_part(message, calls))
-            continue
-        said = list(_response_parts(message, calls))
-        if not said:
-            continue
-        if system == _ANTHROPIC and not result and _only_system(parts):
-            parts.append(UserPromptPart(_OPENING))
-        if parts:
-            result.append(PydanticRequest(parts=parts))
-        parts = []
-        result.append(ModelResponse(parts=said))
+        elif said := list(_response_parts(message, calls)):
+            if system == _ANTHROPIC and _only_system(parts):
+                said = _after_user(result, parts, said)
+            if parts:
+                result.append(PydanticRequest(parts=parts))
+            parts = []
+            result.append(ModelResponse(parts=said))
     if parts:
         result.append(PydanticRequest(parts=parts))
     return result
@@ -195,6 +193,16 @@ def _open(schema: Any) -> bool:
     for several in ("anyOf", "oneOf", "allOf"):
         below += cast("Iterable[Any]", node.get(several) or ())
     return any(_open(each) for each in below)
+
+
+def _after_user(
+    result: list[ModelMessage], parts: list[ModelRequestPart], said: list[ModelResponsePart]
+) -> list[ModelResponsePart]:
+    """What is said where no user spoke before: one answer with the last one, or after a filler."""
+    if parts or not result:
+        parts.append(UserPromptPart(_EMPTY if result else _OPENING))
+        return said
+    return [*cast("ModelResponse", result.pop()).parts, *said]
 
 
 def _only_system(parts: Iterable[ModelRequestPart]) -> bool:
