@@ -9,7 +9,7 @@ import msgspec
 
 from tertulia import events, pruning
 from tertulia.branching import outside_turn, permit
-from tertulia.condensing import Judging, Summarizing, keep_important, summarize_old
+from tertulia.condensing import Judging, Summarizing, Wanted, keep_important, summarize_old
 from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
 from tertulia.errors import ConfigurationError, InvalidInput
@@ -73,20 +73,17 @@ async def prune(
     is none. What a callable or a model raises is raised, and then nothing was hidden.
     """
     outside_turn(conversation, "prune")
-    match strategy.kind:
-        case "summarize_old":
-            summarize = _summarizing(conversation, callables)
-            return await summarize_old(conversation, opening, strategy, name, summarize)
-        case "keep_important":
-            judge = _judging(conversation, callables)
-            return await keep_important(conversation, opening, strategy, name, judge)
-        case "keep_last":
+    wanted = Wanted(conversation, opening, strategy, name)
+    if strategy.kind == "summarize_old":
+        return await summarize_old(wanted, _summarizing(conversation, callables))
+    if strategy.kind == "keep_important":
+        return await keep_important(wanted, _judging(conversation, callables))
 
-            async def build(draft: Draft) -> PruneReport:
-                permit(conversation, draft.row, "prune", draft.now)
-                return await _keep_last(conversation, draft, strategy.keep, name)
+    async def build(draft: Draft) -> PruneReport:
+        permit(conversation, draft.row, "prune", draft.now)
+        return await _keep_last(conversation, draft, strategy.keep, name)
 
-            return await conversation.append(opening, build)
+    return await conversation.append(opening, build)
 
 
 async def _keep_last(conversation: Conversation, draft: Draft, keep: int, name: str) -> PruneReport:

@@ -47,7 +47,10 @@ async def trim(store: LogStore, draft: Draft, policy: Retention) -> None:
 
     Only whole turns are hidden, and never the newest, also where it is longer. A summary goes
     first, as the oldest; where a sweep makes summaries it stays, and one place is kept for it.
+    A change that hides older messages itself is left as it is.
     """
+    if any(mark.kind == "floor" for mark in draft.marks):
+        return
     most = policy.max_messages or 0
     row = draft.row
     end = row.seq if row.open_turn is None else row.open_turn - 1

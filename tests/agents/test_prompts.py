@@ -13,7 +13,6 @@ from tertulia.agents.protocol import ModelRequest
 from tertulia.errors import ModelError
 from tertulia.messages import ToolCall
 
-
 NOTHING: set[int] = set()
 
 

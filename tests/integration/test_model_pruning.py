@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.integration.test_sessions_support import Place, calls, paired, result, say, texts, user
 
-from tertulia import Agent, Message, Runtime, Session
+from tertulia import Agent, AgentRouter, Message, Runtime, Session
 from tertulia.agents.models import ModelEvent, ModelRequest, TextDelta, UsageReport
 from tertulia.errors import (
     ConfigurationError,
@@ -116,6 +118,14 @@ async def test_an_agent_that_runs_in_a_session_is_refused(session: Session) -> N
     with pytest.raises(InvalidInput, match="without session="):
         await session.prune("summarize_old", threshold=1, summarize=bound)
     assert len(await session.history()) == 3
+
+
+async def test_the_first_agent_of_a_router_lends_its_model(runtime: Runtime) -> None:
+    models = ScriptedModel("FIRST"), ScriptedModel("SECOND")
+    router = AgentRouter([Agent(str(at), model) for at, model in enumerate(models)])
+    session = runtime.session("s", agent=router)
+    await say(session, *"abc")
+    assert (await session.prune("summarize_old", threshold=1)).summary == "FIRST"
 
 
 async def test_what_was_said_cannot_end_the_data_that_it_is_shown_in(runtime: Runtime) -> None:
@@ -500,3 +510,75 @@ async def test_a_window_hides_a_summary_first_and_counts_it(place: Place) -> Non
     await say(session, "f")
     assert texts(await session.history()) == [*"cdef"]
     assert (await runtime.sessions())[0].messages == 4
+
+
+async def test_a_fork_and_its_parent_are_summarised_each_for_itself(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERTULIA_MODEL", "offline")
+    session = runtime.session("s", retention=POLICY)
+    said = [f"My item{number} is red." for number in range(12)]
+    await say(session, *said)
+    fork = session.fork("f")
+    await say(fork, "My fork is blue.")
+    assert {one.session_id for one in await runtime.sweep() if one.done} == {"s", "f"}
+    for one, more in ((session, []), (fork, ["My fork is blue."])):
+        summary, *shown = texts(await one.history())
+        told = [line.removeprefix("The user said: ") for line in summary.splitlines()]
+        assert [*told, *shown] == [*said, *more]
+
+
+async def test_what_was_erased_before_its_summary_is_left_out_of_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = place.open(stopped=True)
+    session = runtime.session("s", retention=POLICY)
+    await say(session, *(f"My item{number} is red." for number in range(12)))
+    place.clock.advance(days=8)
+    await say(session, "My item12 is red.")
+    swept = await runtime.sweep()
+    assert [(one.action, one.done) for one in swept] == [("summarize", False), ("erase", True)]
+    monkeypatch.setenv("TERTULIA_MODEL", "offline")
+    before = texts(await session.history())
+    assert ("summarize", True) in [(one.action, one.done) for one in await runtime.sweep()]
+    assert texts(await session.history()) == before
+    assert await runtime.sweep() == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    most=st.integers(2, 9),
+    strategy=st.sampled_from(["sliding_window", "keep_last_2", "summarize_old"]),
+    steps=st.lists(
+        st.sampled_from(["say", "turn", "summary", "sweep", "judge", "window"]), max_size=25
+    ),
+)
+async def test_what_is_counted_is_what_is_shown_whatever_hides_it(
+    most: int, strategy: str, steps: list[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERTULIA_MODEL", "offline")
+        async with Runtime("memory:") as runtime:
+            policy = {"max_messages": most, "auto_prune": True, "prune_strategy": strategy}
+            session = runtime.session("s", retention=policy)
+            await say(session, "first")
+            for step in steps:
+                match step:
+                    case "say":
+                        await say(session, "My dog is old.")
+                    case "turn":
+                        async with session.turn("Well?") as turn:
+                            await turn.add_messages([calls("x"), result("x")])
+                    case "summary":
+                        await session.prune("summarize_old", threshold=max(1, most - 2))
+                    case "window":
+                        await session.prune("keep_last_2")
+                    case "judge":
+                        await session.prune("keep_important", n=1)
+                    case _:
+                        assert all(one.done for one in await runtime.sweep())
+                shown = await session.history()
+                assert paired(shown)
+                assert len(shown) <= max(most, 4)
+                assert (await runtime.sessions())[0].messages == len(shown)
+            assert await session.verify()

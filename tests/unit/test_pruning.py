@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tertulia.errors import InvalidInput
-from tertulia.pruning import PruneReport, Strategy, cut, holes, parse
+from tertulia.pruning import PruneReport, Spent, Strategy, cut, holes, parse, unjudged
 
 
 @pytest.mark.parametrize(
@@ -163,3 +163,29 @@ def test_a_report_is_true_when_something_was_hidden() -> None:
     something = PruneReport(strategy="keep_last_5", hidden=2, kept=5, before=7, after=5, position=4)
     assert not nothing
     assert something
+
+
+@pytest.mark.parametrize(
+    ("turns", "keep", "judged"),
+    [
+        ([], 2, 0),
+        ([1, 2, 3], 5, 0),
+        ([1, 2, 3], 1, 2),
+        ([1, 1, 2, 2, 2], 2, 2),
+        ([1, 1, 1], 1, 0),
+        ([1, 2, 2], 2, 1),
+    ],
+)
+def test_turns_that_stay_in_any_case_are_not_judged(
+    turns: list[int], keep: int, judged: int
+) -> None:
+    assert unjudged(turns, keep) == judged
+
+
+def test_what_was_spent_adds_up_and_says_nothing_where_nobody_was_asked() -> None:
+    assert Spent("m").body() == {}
+    spent = Spent().plus(Spent("m", 1, 10, 2)).plus(Spent("m", 1, 5, 1))
+    assert spent.body() == {
+        "model": "m",
+        "usage": {"requests": 2, "input_tokens": 15, "output_tokens": 3},
+    }

@@ -114,6 +114,13 @@ def test_every_strategy_that_a_policy_takes_is_one_that_pruning_knows(
     assert pruning.parse(strategy or "sliding_window", **options).keep == policy.keep
 
 
+def test_half_stays_where_the_rest_is_to_be_summarised() -> None:
+    policy = Retention(max_messages=9, prune_strategy="summarize_old")
+    assert policy.summarizes
+    assert policy.keep == 4
+    assert not Retention(max_messages=9).summarizes
+
+
 def test_without_max_messages_there_is_nothing_to_keep() -> None:
     assert Retention(ttl_days=1).keep is None
 

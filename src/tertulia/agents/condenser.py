@@ -12,6 +12,7 @@ from typing import Any
 from tertulia.agents import prompts
 from tertulia.agents.agent import Agent
 from tertulia.agents.models import model_for
+from tertulia.agents.router import AgentRouter
 from tertulia.errors import InvalidInput, ModelError
 from tertulia.messages import Message
 from tertulia.pruning import Condensed, Judged, Spent
@@ -29,12 +30,13 @@ class AgentCondenser:
 
     @classmethod
     def of_model(cls, driver: Any) -> AgentCondenser:
-        """With the model of a session's agent, else the configured default one.
+        """With the model of a session's agent (a router's first), else the configured default.
 
         The agent's own instructions and tools have no part in it. Raises ConfigurationError where
         there is no model.
         """
-        model = model_for(getattr(driver, "model", None))
+        agent = driver.agents[0] if isinstance(driver, AgentRouter) else driver
+        model = model_for(getattr(agent, "model", None))
         return cls(Agent(model=model, instructions=prompts.INSTRUCTIONS), model.name)
 
     @classmethod
