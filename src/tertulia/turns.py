@@ -100,6 +100,8 @@ class Turn:
         self.approached: Callable[[], bool] = _nobody
         """Asked when a call has to wait for this turn: whether it is the consumer of the turn's
         own stream, which it broke off; then the turn is stopping."""
+        self.joining = Gate(1_000)
+        """Held by an agent whose run is a part of the turn, while it adds messages to it."""
         self._gate = Gate(1_000)
         self._listened = conversation.host.clock.monotonic()
 

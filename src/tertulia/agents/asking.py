@@ -36,6 +36,9 @@ OUTPUT_RETRIES = 2
 """How often a model is asked again whose answer does not fit its schema."""
 
 
+_RUNNING = "This call is still running."
+
+
 class Answer(msgspec.Struct):
     """What a model said to one request."""
 
@@ -75,12 +78,15 @@ class Asking:
         speaker: Speaker,
         context: RunContext,
         out: Exchange,
+        aside: Sequence[Message] | None = None,
     ) -> None:
         self._session = session
         self._turn = turn
         self._speaker = speaker
         self._context = context
         self._out = out
+        self._aside = aside
+        """What is said aside, by an agent inside a tool: it comes after the conversation."""
         self.usage = Usage()
         """What the requests so far consumed."""
         self.seen: list[Message] = []
@@ -124,6 +130,9 @@ class Asking:
         system = "\n\n".join(text for text in said if text) or None
         messages = await visible(self._session, self._turn.number, speaker.budget, system)
         self.seen = [m for m in messages if (m.seq or 0) >= self._turn.number]
+        if self._aside is not None:
+            messages = [*_answered(messages), *self._aside]
+            self.seen = list(self._aside)
         tools = await prepare(speaker.tools.values())
         return ModelRequest(
             system=system,
@@ -216,6 +225,14 @@ class _stream:  # noqa: N801 - reads as the function that it is
 
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
+
+
+def _answered(messages: list[Message]) -> list[Message]:
+    """The messages as a model may read them while calls at their end still run."""
+    results = {message.tool_call_id for message in messages if message.tool_call_id}
+    calls = [call for message in messages for call in message.tool_calls or ()]
+    running = [call for call in calls if call.id not in results]
+    return [*messages, *(Message.tool(_RUNNING, call.id, name=call.name) for call in running)]
 
 
 def _settle(answer: Answer, output: Output) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -22,7 +22,7 @@ from tertulia.errors import ModelError, RoutingError, TurnInterrupted, UsageErro
 from tertulia.messages import Message
 from tertulia.resuming import OpenCall
 from tertulia.session import Session
-from tertulia.turns import LISTEN_SECONDS, Asked, Turn
+from tertulia.turns import LISTEN_SECONDS, Asked, Turn, own_turn
 from tertulia.usage import sum_of
 
 MAX_ROUNDS = 10
@@ -46,12 +46,20 @@ class Begun(msgspec.Struct, frozen=True):
 
     turn: Turn
     calls: list[OpenCall] = []
+    joined: bool = False
+    """It is the turn of the calling code, which closes it."""
 
 
 async def begin(plan: Plan) -> Begun:
-    """Take hold of the session, before anything is spent. Raises as `Session.turn`."""
+    """Take hold of the session, before anything is spent; inside a turn of its own, join that.
+
+    Raises as `Session.turn`.
+    """
     session = plan.session
     conversation, opening = session._conversation, session._opening  # pyright: ignore[reportPrivateUsage]
+    running = own_turn(conversation)
+    if running is not None and not plan.resuming:
+        return Begun(running, joined=True)
     if plan.resuming:
         resumed = await resuming.resume(conversation, opening, plan.asked.timeout)
         return Begun(resumed.turn, resumed.calls)
@@ -66,6 +74,9 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
 
     It must be the whole of its task, which is cancelled when the turn has to stop.
     """
+    if begun.joined:
+        await _join(begun.turn, plan, exchange)
+        return
     turn = begun.turn
     exchange.attach(turn)
     turn.enter_context()
@@ -73,7 +84,8 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     told = {"agent": turn.agent, "conversation": plan.session.id, "turn": turn.number}
     with telemetry.span("turn", told) as span:
         try:
-            response = await _Loop(turn, plan, exchange, watcher).run(begun.calls)
+            loop = _Loop(turn, plan, exchange, watcher)
+            response = await loop.run(turn.agent, begun.calls)
         except (asyncio.CancelledError, TurnInterrupted):
             reason = turn.stop.result() if turn.stop.done else "cancelled"
             stopped = TurnInterrupted(reason, session_id=plan.session.id)
@@ -92,6 +104,39 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
             watcher.cancel()
             if plan.passing:
                 await asyncio.shield(plan.session.delete())
+
+
+async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
+    """Run an agent inside a turn of the calling code.
+
+    While tool calls are open, what it says is no part of the history, which the result of the
+    tool will be; then several may run at once. Otherwise it goes into the turn, one at a time.
+    """
+    agent = plan.asked.agent or plan.cast.floor(turn.row.details.agent)
+    aside = [*plan.asked.messages] if turn.row.open_calls else None
+    loop = _Loop(turn, plan, exchange, None, aside)
+    try:
+        if aside is not None:
+            response = await loop.run(agent)
+        else:
+            async with turn.joining:
+                await turn.append(lambda draft: _enter(draft, plan.asked, agent))
+                response = await loop.run(agent)
+    except asyncio.CancelledError:
+        exchange.cut()
+        exchange.fail(TurnInterrupted("cancelled", session_id=plan.session.id))
+    except BaseException as error:
+        exchange.cut()
+        exchange.fail(error)
+    else:
+        exchange.finish(response)
+
+
+async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:
+    """The request of an agent that joins a turn, which gives it the floor."""
+    for message in asked.messages:
+        draft.message(message)
+    admission.give_floor(draft, agent)
 
 
 async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseException) -> None:
@@ -115,21 +160,29 @@ class _Loop:
     """The state of one turn while it runs."""
 
     def __init__(
-        self, turn: Turn, plan: Plan, exchange: Exchange, watcher: asyncio.Future[None]
+        self,
+        turn: Turn,
+        plan: Plan,
+        exchange: Exchange,
+        watcher: asyncio.Future[None] | None,
+        aside: list[Message] | None = None,
     ) -> None:
         self._turn = turn
+        self._aside = aside
+        """What is said aside, where the agent runs inside a tool of the turn."""
         self._plan = plan
         self._exchange = exchange
         self._watcher = watcher
+        """What looks after the turn; None where the turn is the calling code's."""
         self._errors: list[ModelError] = []
         self._began = monotonic()
         self._speaker: Speaker
         self._context: RunContext
         self._askings: list[Asking] = []
 
-    async def run(self, calls: list[OpenCall]) -> Response:
-        """The answer; the turn is complete then, or suspended."""
-        self._speak(self._plan.cast.speaker(self._turn.agent))
+    async def run(self, agent: str | None, calls: Sequence[OpenCall] = ()) -> Response:
+        """The answer; the turn is complete then, or suspended, unless it is joined."""
+        self._speak(self._plan.cast.speaker(agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
         if calls and not await self._resume(calls):
             return await self._suspend()
@@ -146,12 +199,20 @@ class _Loop:
         """Let an agent go on from here."""
         metadata: Mapping[str, Any] = self._turn.asked.metadata or {}
         self._speaker = speaker
-        self._turn.agent = speaker.name
+        if self._aside is None:
+            self._turn.agent = speaker.name
         self._context = RunContext(
             session=self._plan.session, turn=self._turn, agent=speaker.name, metadata=metadata
         )
         self._askings.append(
-            Asking(self._plan.session, self._turn, speaker, self._context, self._exchange)
+            Asking(
+                self._plan.session,
+                self._turn,
+                speaker,
+                self._context,
+                self._exchange,
+                self._aside,
+            )
         )
 
     async def _answer(self, *, may_call: bool) -> Answer:
@@ -185,21 +246,25 @@ class _Loop:
     async def _call_tools(self, answer: Answer) -> bool:
         """Store the answer, run the calls in it; False where one waits for an approval."""
         turn, exchange = self._turn, self._exchange
-        work = ToolRound(turn, self._speaker, self._context)
+        aside = self._aside is not None
+        work = ToolRound(turn, self._speaker, self._context, aside=aside)
 
         async def build(draft: Draft) -> Message:
-            message = draft.message(answer.message(self._speaker.name))
+            message = answer.message(self._speaker.name)
+            message = message if aside else draft.message(message)
             work.begin(draft, answer.calls)
             return message
 
         message = await asyncio.shield(turn.append(build))
+        if self._aside is not None:
+            self._aside.append(message)
         exchange.settled()
         await exchange.put(StreamEvent(type="message", message=message))
         for made in answer.calls:
             await exchange.put(StreamEvent(type="tool_call", call=made.call))
         return await self._run(work)
 
-    async def _resume(self, calls: list[OpenCall]) -> bool:
+    async def _resume(self, calls: Sequence[OpenCall]) -> bool:
         """Run what may run of the calls that were open; False where one waits."""
         work = ToolRound(self._turn, self._speaker, self._context)
 
@@ -217,6 +282,8 @@ class _Loop:
         return not work.waiting
 
     async def _tell_result(self, message: Message) -> None:
+        if self._aside is not None:
+            self._aside.append(message)
         await self._exchange.put(StreamEvent(type="tool_result", message=message))
 
     # -- the end
@@ -224,10 +291,10 @@ class _Loop:
     async def _suspend(self) -> Response:
         """Let go of the session until a person has decided; what waits is in the response."""
         turn, session = self._turn, self._plan.session
-        if self._plan.passing:
+        if self._plan.passing or self._watcher is None:
             raise UsageError(
-                "a tool call waits for an approval, and this turn has no session that is kept; "
-                "use agent.session(…) or run(…, session=…)"
+                "a tool call waits for an approval, and this turn cannot wait: it is part of "
+                "another one, or its session is not kept; use agent.session(…).run(…)"
             )
         turn.check()
         self._watcher.cancel()
@@ -244,16 +311,21 @@ class _Loop:
         """The last message, its usage and the end of the turn: one commit."""
         turn, exchange = self._turn, self._exchange
         turn.check()
-        self._watcher.cancel()
         made: list[Response] = []
 
         async def first(draft: Draft) -> None:
-            message = draft.message(answer.message(self._speaker.name))
+            message = answer.message(self._speaker.name)
+            message = message if self._aside is not None else draft.message(message)
             messages = [*self._askings[-1].seen, message]
             made[:] = [self._response(messages, message.text, answer.output)]
-            turn.result = msgspec.structs.replace(made[0], output=None)
+            if self._watcher is not None:
+                turn.result = msgspec.structs.replace(made[0], output=None)
 
-        await turn.complete(first=first)
+        if self._watcher is None:
+            await asyncio.shield(turn.append(first))
+        else:
+            self._watcher.cancel()
+            await turn.complete(first=first)
         response = made[0]
         exchange.offer(StreamEvent(type="message", message=response.messages[-1]))
         exchange.offer(StreamEvent(type="usage", usage=response.usage))

@@ -9,8 +9,9 @@ from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.outputs import prepare_output
 from tertulia.agents.response import Response, StreamEvent
-from tertulia.errors import IdempotencyConflict
+from tertulia.errors import IdempotencyConflict, InvalidInput
 from tertulia.stores.base import Request
+from tertulia.turns import own_turn
 
 
 async def repeated(plan: Plan, exchange: Exchange) -> bool:
@@ -24,6 +25,8 @@ async def repeated(plan: Plan, exchange: Exchange) -> bool:
         return False
     session, digest = plan.session, plan.asked.digest()
     conversation = session._conversation  # pyright: ignore[reportPrivateUsage]
+    if own_turn(conversation) is not None:
+        raise InvalidInput("idempotency_key is for a turn of its own; this one joins a turn")
     row = conversation.known or await conversation.row()
     if row is not None:
         conversation.check_access(row, session._opening)  # pyright: ignore[reportPrivateUsage]

@@ -24,6 +24,7 @@ from tertulia.turns import Turn
 MAX_PARALLEL = 16
 TOGETHER = 0.05
 """Seconds that a finished call waits for the others, so that their results are one commit."""
+_NO_APPROVAL = "this tool needs a person's approval, which cannot be had inside of another tool"
 MAX_ERROR = 1_000
 """Characters of an error that the model reads."""
 _GRACE = 1.0
@@ -52,8 +53,12 @@ class Ended(msgspec.Struct, frozen=True):
 class ToolRound:
     """The calls that a model made in one answer, or those of them that are still open."""
 
-    def __init__(self, turn: Turn, speaker: Speaker, context: RunContext) -> None:
+    def __init__(
+        self, turn: Turn, speaker: Speaker, context: RunContext, *, aside: bool = False
+    ) -> None:
         self._turn = turn
+        self._aside = aside
+        """The calls are of an agent inside a tool: noted in the log, but no part of the history."""
         self._speaker = speaker
         self._context = context
         self._places = asyncio.Semaphore(MAX_PARALLEL)
@@ -69,10 +74,13 @@ class ToolRound:
 
     def begin(self, draft: Draft, calls: Sequence[ToolCallMade]) -> None:
         """Draft that the calls of an answer are about to run, or wait for an approval."""
-        self._calls, self._transfers, self.waiting = [], [], []
+        self._calls, self._transfers, self._ended, self.waiting = [], [], [], []
         for made in calls:
             tool = self._speaker.tools.get(made.call.name)
             if tool is not None and tool.requires_approval and made.malformed is None:
+                if self._aside:
+                    self._ended.append(Ended(made.call, f"Error: {_NO_APPROVAL}", _NO_APPROVAL))
+                    continue
                 self.waiting.append(made.call)
                 draft.add(events.APPROVAL_REQUESTED, self._described(made.call))
             else:
@@ -175,9 +183,21 @@ class ToolRound:
 
     async def _store(self, ended: Sequence[Ended]) -> list[Message]:
         async def build(draft: Draft) -> list[Message]:
-            return [stored for each in ended if (stored := _draft(draft, each)) is not None]
+            return [stored for each in ended if (stored := self._draft(draft, each)) is not None]
 
         return await self._turn.append(build)
+
+    def _draft(self, draft: Draft, ended: Ended) -> Message | None:
+        body = {"call": ended.call.id}
+        if ended.error is not None:
+            draft.add(events.TOOL_FAILED, {**body, "error": ended.error}, actor="tool")
+        elif ended.outcome is None:
+            draft.add(events.TOOL_RETURNED, body, actor="tool")
+        if self._aside:
+            return ended.message()
+        if ended.call.id not in draft.open_calls:
+            return None  # the tool wrote into the conversation itself, which closed the call
+        return draft.message(ended.message())
 
     # -- the floor
 
@@ -196,27 +216,16 @@ class ToolRound:
         ]
 
         async def build(draft: Draft) -> list[Message]:
-            stored = [message for each in ended if (message := _draft(draft, each)) is not None]
+            stored = [self._draft(draft, each) for each in ended]
             body = {"from": made.source, "to": made.target, "reason": made.reason}
             draft.add(events.HANDOFF, body, actor="agent")
-            give_floor(draft, made.target)
-            return stored
+            if not self._aside:
+                give_floor(draft, made.target)
+            return [message for message in stored if message is not None]
 
         messages = await self._turn.append(build)
-        self._turn.agent = made.target
         self.handoff = made
         return messages
-
-
-def _draft(draft: Draft, ended: Ended) -> Message | None:
-    body = {"call": ended.call.id}
-    if ended.error is not None:
-        draft.add(events.TOOL_FAILED, {**body, "error": ended.error}, actor="tool")
-    elif ended.outcome is None:
-        draft.add(events.TOOL_RETURNED, body, actor="tool")
-    if ended.call.id not in draft.open_calls:
-        return None  # the tool wrote into the conversation itself, which closed the call
-    return draft.message(ended.message())
 
 
 def distinct(calls: Sequence[ToolCallMade], used: Collection[str]) -> list[ToolCallMade]:
