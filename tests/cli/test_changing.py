@@ -31,6 +31,14 @@ def test_a_strategy_that_does_not_exist_is_refused(program: Program) -> None:
     assert "keep_nothing" in program.refused("prune", "s0", "keep_nothing")
 
 
+def test_a_strategy_that_asks_a_model_asks_the_one_of_the_environment(program: Program) -> None:
+    assert "TERTULIA_MODEL" in program.refused("prune", "s0", "keep_important", "--n", "4")
+    asked = ("prune", "s0", "keep_important", "--n", "4")
+    report = program.json(*asked, TERTULIA_MODEL="offline")
+    assert report["kept"] >= 4
+    assert program.ok("verify", "s0")
+
+
 def test_rewind_goes_back_and_forth(program: Program) -> None:
     last = program.json("show", "s0")["events"]
     program.ok("rewind", "s0", "0")
