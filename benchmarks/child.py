@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems import Named, System, load_name
-from benchmarks.workloads import Opened, Options, Result
+from benchmarks.systems import Measured, Named, load_name
+from benchmarks.workloads import Options, Result
 
+Opened = list[tuple[Measured, Path]]
 Workload = Callable[[Opened, Options], Awaitable[list[Result]]]
 
 WORKLOADS = {
@@ -23,6 +24,10 @@ WORKLOADS = {
     "flat_append": "benchmarks.flat_workloads:append",
     "flat_history": "benchmarks.flat_workloads:history",
     "flat_size": "benchmarks.flat_workloads:size",
+    "agent_turns": "benchmarks.agent_turns:turns",
+    "agent_tokens": "benchmarks.agent_turns:tokens",
+    "agent_syncs": "benchmarks.agent_sessions:syncs",
+    "agent_sessions": "benchmarks.agent_sessions:sessions",
 }
 
 
@@ -42,9 +47,9 @@ def failure(error: Exception) -> Result:
     return {"error": f"{type(error).__name__}: {error}"[:300]}
 
 
-def load(job: dict[str, Any]) -> tuple[dict[str, System], dict[str, Result]]:
+def load(job: dict[str, Any]) -> tuple[dict[str, Measured], dict[str, Result]]:
     """The systems that can be imported, and the errors of those that cannot."""
-    loaded: dict[str, System] = {}
+    loaded: dict[str, Measured] = {}
     failed: dict[str, Result] = {}
     for name, where in job["systems"].items():
         try:

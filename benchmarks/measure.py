@@ -88,6 +88,8 @@ class Bench:
 
     plan: Plan
     medium: Medium
+    work: Path
+    """A folder of this run, for what is compiled."""
 
     def samples(
         self,
@@ -144,15 +146,21 @@ class Bench:
         return figure(versions=samples.each(system, "versions")[-1], **more)
 
     def compared(
-        self, name: str, samples: Samples, other: Named | None, unit: str, target: Target | None
+        self,
+        name: str,
+        samples: Samples,
+        other: Named | None,
+        unit: str,
+        target: Target | None,
+        mine: Named = OURS,
     ) -> Figure:
         """Ours against one other system, by `value`."""
-        alone = self.alone(name, OURS.name, samples, unit)
+        alone = self.alone(name, mine.name, samples, unit, mine.note)
         if alone.error is not None:
             return alone
         if other is None or samples.error(other.name) is not None:
             return replace(alone, error=f"no {other.name if other else 'peer'} to compare with")
-        ratio = samples.ratio(OURS.name, other.name, "value")
+        ratio = samples.ratio(mine.name, other.name, "value")
         return replace(alone, ratio_to=other.name, ratio=ratio, target=target)
 
     def alone(self, name: str, system: str, samples: Samples, unit: str, note: str = "") -> Figure:

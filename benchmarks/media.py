@@ -2,23 +2,26 @@
 
 `ram` shows what the software costs, `disk` what this computer's disk makes of it, and `sync1ms`
 a disk whose sync takes 1 ms: a shim that waits in `fsync` and `fdatasync` for every SQLite
-alike. A medium that cannot be had here is reported with its reason, never left out.
+alike. The same shim counts the syncs of a process. A medium that cannot be had here is reported
+with its reason, never left out.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 NAMES = ("ram", "disk", "sync1ms")
 HERE = Path(__file__).parent
 RAM = Path("/dev/shm")
 MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs"}
+DELAY = "TERTULIA_BENCH_SYNC_NANOSECONDS"
 
 CHECK_SYNC = f"""
 import os, tempfile, time
@@ -53,10 +56,23 @@ def find(name: str, work: Path) -> Medium:
     if name == "disk":
         return _disk()
     if name == "sync1ms":
-        shim = {"LD_PRELOAD": str(_shim(work))}
+        shim = {"LD_PRELOAD": str(_shim(work)), DELAY: "1000000"}
         detail = "tmpfs, 1 ms added to each sync"
         return Medium(name=name, folder=_ram(), sync_costs=True, environment=shim, detail=detail)
     raise ValueError(f"no medium {name!r}; there are {', '.join(NAMES)}")
+
+
+def counting(medium: Medium, work: Path) -> Medium:
+    """The same medium, in whose processes `syncs` counts. Raises NotMeasured."""
+    shim = {"LD_PRELOAD": str(_shim(work))}
+    return replace(medium, environment={**medium.environment, **shim})
+
+
+def syncs() -> int:
+    """The fsyncs and fdatasyncs of this process so far, in a medium that counts them."""
+    counted = ctypes.CDLL(None).tertulia_bench_syncs
+    counted.restype = ctypes.c_ulong
+    return int(counted())
 
 
 def file_system(folder: Path) -> str:
@@ -92,25 +108,26 @@ def _disk() -> Medium:
 
 def _shim(work: Path) -> Path:
     if not sys.platform.startswith("linux"):
-        raise NotMeasured("the slow sync needs LD_PRELOAD, which only Linux has")
+        raise NotMeasured("syncs are slowed and counted with LD_PRELOAD, which only Linux has")
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise NotMeasured("no compiler for the slow sync (cc, gcc or CC)")
-    library = work / "slow_sync.so"
+        raise NotMeasured("no compiler for the shim of the syncs (cc, gcc or CC)")
+    library = work / "sync_shim.so"
     if not library.exists():
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library)]
         built = subprocess.run(
-            [*command, str(HERE / "slow_sync.c"), "-ldl"], capture_output=True, text=True
+            [*command, str(HERE / "sync_shim.c"), "-ldl"], capture_output=True, text=True
         )
         if built.returncode:
-            raise NotMeasured(f"the slow sync does not compile: {built.stderr.strip()[:200]}")
+            said = built.stderr.strip()[:200]
+            raise NotMeasured(f"the shim of the syncs does not compile: {said}")
         _check(library)
     return library
 
 
 def _check(library: Path) -> None:
-    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    environment = {**os.environ, "LD_PRELOAD": str(library), DELAY: "1000000"}
     checked = subprocess.run([sys.executable, "-c", CHECK_SYNC], env=environment)
     if checked.returncode:
         library.unlink()
-        raise NotMeasured("the slow sync has no effect in a child process")
+        raise NotMeasured("the shim of the syncs has no effect in a child process")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import append, concurrent, flat, importtime, media, reads, results
+from benchmarks import agents, append, concurrent, flat, importtime, media, reads, results
 from benchmarks.figures import Figure, table
 from benchmarks.measure import Bench, Plan
 
@@ -24,8 +24,9 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "concurrent": concurrent.measure,
     "flat": flat.measure,
     "reads": reads.measure,
+    "agents": agents.measure,
 }
-SYNC_DECIDES = {"append", "concurrent"}
+SYNC_DECIDES = {"append", "concurrent", "agents"}
 NAMES = (*ON_MEDIA, "importtime")
 
 
@@ -79,7 +80,7 @@ def figures(chosen: argparse.Namespace, plan: Plan, work: Path) -> Iterator[Figu
                     figure=name, system="", medium=medium_name, note=f"not measured: {reason}"
                 )
             else:
-                yield from ON_MEDIA[name](Bench(plan, medium))
+                yield from ON_MEDIA[name](Bench(plan, medium, work))
     if not plan.peers:
         yield Figure(figure="peers", system="", medium="", note="left out by --no-peers")
 

@@ -19,7 +19,15 @@ from typing import Any, Literal
 from benchmarks.messages import Message, chunks
 
 
-class System(ABC):
+class Measured(ABC):
+    """Anything that a workload drives, in a process of its own."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """What ran."""
+
+
+class System(Measured):
     """A store of conversations, driven through the calls that its own documentation shows."""
 
     distributions: tuple[str, ...] = ()
@@ -54,7 +62,6 @@ class System(ABC):
             await self.append(session, chunk)
 
     def versions(self) -> dict[str, str]:
-        """What ran."""
         return distribution_versions(*self.distributions) | {"sqlite": sqlite3.sqlite_version}
 
 
@@ -82,7 +89,7 @@ class Named:
     turn_limit: int | None = None
     concurrent_turn_limit: int | None = None
 
-    def load(self) -> System:
+    def load(self) -> Any:
         """Import it and make one."""
         return load_name(self.where)()
 
