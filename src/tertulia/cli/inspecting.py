@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
+from tertulia import events
 from tertulia.cli import places, texts
 from tertulia.events import Event
+from tertulia.messages import Message
 from tertulia.runtime import Runtime
 from tertulia.session import Session
 from tertulia.stores.base import SessionRow
@@ -52,14 +54,43 @@ def show(session: str, app: str | None, store: str, as_json: bool, **paging: int
         found = runtime.session(session, app_name=row.app)
         facts = await _facts(runtime, row, found)
         messages = await found.history(**paging)
+        handoffs = await _handoffs(found, messages)
+        waiting = found.pending
         if as_json:
-            texts.print_json(facts | {"messages": [message.to_dict() for message in messages]})
+            told = {"messages": [message.to_dict() for message in messages]}
+            told["handoffs"] = [{"seq": each.seq, **(each.body or {})} for each in handoffs]
+            texts.print_json(facts | told | {"pending": [texts.fields(each) for each in waiting]})
             return
         texts.print_facts(facts.items())
-        for message in messages:
-            click.echo(f"\n{texts.message_text(message)}")
+        _print(messages, handoffs)
+        for approval in waiting:
+            click.echo(f"\nwaits for an approval: {approval.id}  {texts.wish_text(approval)}")
 
     places.run(store, work)
+
+
+async def _handoffs(session: Session, messages: list[Message]) -> list[Event]:
+    """The handoffs among some messages: those of turns that are shown."""
+    seqs = [message.seq or 0 for message in messages]
+    if not seqs:
+        return []
+    found = await session.events(since=seqs[0], types=events.HANDOFF)
+    return [each for each in found if any(each.turn <= seq < each.seq for seq in seqs)]
+
+
+def _print(messages: list[Message], handoffs: list[Event]) -> None:
+    """Messages to read, and each handoff where it happened."""
+    left = list(handoffs)
+    for message in messages:
+        while left and left[0].seq < (message.seq or 0):
+            _print_handoff(left.pop(0))
+        click.echo(f"\n{texts.message_text(message)}")
+    for handoff in left:
+        _print_handoff(handoff)
+
+
+def _print_handoff(event: Event) -> None:
+    click.echo(f"\n[{event.seq}] handoff: {texts.handoff_text(event.body or {})}")
 
 
 async def _facts(runtime: Runtime, row: SessionRow, session: Session) -> dict[str, Any]:
@@ -77,7 +108,7 @@ async def _facts(runtime: Runtime, row: SessionRow, session: Session) -> dict[st
         "head": row.digest.hex(),
         "forked_at": row.base or None,
         "system": row.details.system,
-        "agent": row.details.agent,
+        "floor": row.details.agent,
         "metadata": row.details.metadata,
         "state": dict(session.state),
         "retention": row.details.retention,
@@ -90,6 +121,8 @@ def turn_text(runtime: Runtime, row: SessionRow) -> str | None:
     """What to say of an open turn; None where there is none."""
     if row.open_turn is None:
         return None
+    if row.suspended:
+        return f"open since event {row.open_turn}, waits for an approval"
     if row.holder is not None and runtime.store.worker_is_alive(row.holder):
         return f"open since event {row.open_turn}, held by a living process"
     return f"open since event {row.open_turn}, abandoned by a process that died"

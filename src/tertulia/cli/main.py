@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 import tertulia as package
-from tertulia.errors import AgentError
+from tertulia.errors import AgentError, ApprovalPending
 
 FAILED = 2
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ COMMANDS = {
     "sessions": "listing",
     "show": "inspecting",
     "tail": "inspecting",
+    "usage": "counting",
     "export": "copying",
     "fork": "copying",
     "verify": "proving",
@@ -34,6 +35,9 @@ COMMANDS = {
     "keygen": "proving",
     "prune": "changing",
     "rewind": "changing",
+    "pending": "approving",
+    "approve": "approving",
+    "reject": "approving",
     "end": "changing",
     "reopen": "changing",
     "unlock": "unlocking",
@@ -70,11 +74,22 @@ class Door(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
+        except ApprovalPending as error:
+            _fail(ctx, _advice(error))
         except AgentError as error:
             _fail(ctx, str(error))
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             _fail(ctx, f"{place}{error.strerror or error}")
+
+
+def _advice(error: ApprovalPending) -> str:
+    """What can be done on this side of the library."""
+    name = error.session_id
+    return (
+        f"a turn of session {name!r} waits for an approval: `tertulia pending {name}` shows which "
+        f"call, approve or reject it; or `tertulia unlock {name}` closes the turn"
+    )
 
 
 def _fail(ctx: click.Context, text: str) -> NoReturn:

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from tertulia import events
+from tertulia.approvals import Approval
 from tertulia.clock import to_datetime
 from tertulia.events import Event
 from tertulia.messages import Message, ToolCall
@@ -83,6 +84,17 @@ def call_text(call: ToolCall) -> str:
     return short(f"{call.name}({arguments})", 2 * WIDTH)
 
 
+def wish_text(approval: Approval) -> str:
+    """What a call that waits would do, on one line."""
+    return call_text(ToolCall(approval.id, approval.name, approval.arguments))
+
+
+def handoff_text(body: dict[str, Any]) -> str:
+    """Who gave the floor to whom, and why."""
+    reason = f": {body['reason']}" if body.get("reason") else ""
+    return short(f"{body.get('from') or 'an agent without a name'} -> {body.get('to')}{reason}")
+
+
 def message_text(message: Message) -> str:
     """A message to read, with its position: what it says, and which tools it calls."""
     place = f"[{message.seq}] " if message.seq is not None else ""
@@ -106,17 +118,18 @@ def _said(message: Message) -> str:
 def event_text(event: Event) -> str:
     """An event on one line: position, time, type, and what it is about."""
     about = "(erased)" if event.body is None else _about(event.type, event.body)
-    head = f"{event.seq:>6}  {moment(event.time)}  {event.type:<17}"
+    head = f"{event.seq:>6}  {moment(event.time)}  {event.type:<18}"
     return f"{head}  {short(about)}".rstrip()
 
 
 def _about(kind: str, body: dict[str, Any]) -> str:
     if kind == events.MESSAGE_ADDED:
         return _about_message(body)
-    if kind in (events.STATE_SET, events.STATE_DELETED):
-        value = f" = {json.dumps(body.get('value'), ensure_ascii=False)}"
-        scope = str(body.get("scope", "session"))
-        return f"{scope}:{body.get('key')}{value if kind == events.STATE_SET else ''}"
+    if kind == events.HANDOFF:
+        return handoff_text(body)
+    if kind in (events.STATE_SET, events.STATE_DELETED, events.STATE_STAGED):
+        value = f" = {json.dumps(body['value'], ensure_ascii=False)}" if "value" in body else ""
+        return f"{body.get('scope', 'session')}:{body.get('key')}{value}"
     told = {name: value for name, value in body.items() if value not in (None, {}, [], "")}
     return json.dumps(told, ensure_ascii=False)[1:-1] if told else ""
 

@@ -7,6 +7,9 @@ import click
 from tertulia import events
 from tertulia.cli import places
 from tertulia.runtime import Runtime
+from tertulia.stores.base import SessionRow
+
+CLOSED = (events.TURN_ABANDONED, events.TURN_INTERRUPTED)
 
 
 @click.command()
@@ -17,20 +20,28 @@ def unlock(session: str, app: str | None, store: str) -> None:
     """Take a SESSION away from a process that holds it and is stuck.
 
     Its open turn is closed as abandoned, as after a crash, and what the old holder still writes
-    is refused. A turn of a process that died needs no unlock: the next turn closes it.
+    is refused. A turn of a process that died needs no unlock: the next turn closes it. A turn
+    that waits for an approval is closed too: what it did stays, and the call never runs.
     """
 
-    async def work(runtime: Runtime) -> tuple[int | None, bool]:
+    async def work(runtime: Runtime) -> tuple[int | None, str]:
         row = await places.row_of(runtime, session, app)
-        alive = row.holder is not None and runtime.store.worker_is_alive(row.holder)
         found = runtime.session(session, app_name=row.app)
         await found.unlock()
-        closed = await found.events(since=row.seq + 1, types=events.TURN_ABANDONED)
-        return (closed[0].turn if closed else None), alive
+        closed = await found.events(since=row.seq + 1, types=CLOSED)
+        return (closed[0].turn if closed else None), _closed(runtime, row)
 
-    turn, alive = places.run(store, work)
+    turn, how = places.run(store, work)
     if turn is None:
         click.echo(f"{session} is free: no turn had to be closed")
     else:
-        holder = "a living process" if alive else "a process that died"
-        click.echo(f"{session} is free: turn {turn} of {holder} was closed as abandoned")
+        click.echo(f"{session} is free: turn {turn} {how}")
+
+
+def _closed(runtime: Runtime, row: SessionRow) -> str:
+    """What turn it was, and as what it was closed."""
+    if row.suspended:
+        return "waited for an approval, and was closed as interrupted"
+    alive = row.holder is not None and runtime.store.worker_is_alive(row.holder)
+    holder = "a living process" if alive else "a process that died"
+    return f"of {holder} was closed as abandoned"
