@@ -354,7 +354,8 @@ class Conversation:
         if policy is None:
             return
         running = draft.after.get("open_turn", draft.row.open_turn) is not None
-        if policy.auto_prune and policy.max_messages is not None and not running:
+        held = policy.legal_hold or details.hold is not None
+        if policy.auto_prune and policy.max_messages is not None and not running and not held:
             await trim(self.host.store, draft, policy)
         ended = draft.after.get("status", draft.row.status) == "ended"
         active = draft.row.active if draft.quiet else draft.now

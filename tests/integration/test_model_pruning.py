@@ -492,6 +492,18 @@ async def test_a_sweep_without_a_model_says_so_and_changes_nothing(runtime: Runt
     assert await session.events() == before
 
 
+@pytest.mark.parametrize("strategy", ["sliding_window", "summarize_old"])
+async def test_a_hold_also_stops_automatic_pruning(runtime: Runtime, strategy: str) -> None:
+    session = runtime.session("s", retention={**POLICY, "prune_strategy": strategy})
+    await say(session, "first")
+    await session.hold("case 7")
+    await say(session, *(str(number) for number in range(12)))
+    assert len(await session.history()) == 13
+    assert [one.done for one in await runtime.sweep()] == [False]
+    await session.release_hold()
+    assert len(await session.history()) <= 10
+
+
 async def test_a_hold_keeps_a_sweep_from_summarising(runtime: Runtime) -> None:
     session = runtime.session("s", retention=POLICY)
     await say(session, *(str(number) for number in range(12)))
