@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from threading import Thread
 from typing import Any, cast
 
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -22,6 +24,8 @@ class Server:
         self.replies: list[Reply] = []
         self.problems: list[str] = []
         """What was wrong with requests; each of them was answered with a 400."""
+        self.choose: Callable[[dict[str, Any]], Reply] | None = None
+        """Finds the answer to a request, instead of `replies`."""
         self.hung_up = asyncio.Event()
         """A client went away before its answer was whole."""
         self.url = ""
@@ -52,6 +56,8 @@ class Server:
         if problem is not None:
             self.problems.append(problem)
             return status(400, problem)
+        if self.choose is not None:
+            return self.choose(body)
         if not self.replies:
             self.problems.append("nothing was to be answered to this request")
             return status(501, self.problems[-1], headers={"x-should-retry": "false"})
@@ -88,6 +94,27 @@ class Server:
 async def _whole(reply: Reply, writer: asyncio.StreamWriter) -> None:
     await reply(writer)
     await writer.drain()
+
+
+@contextmanager
+def elsewhere(server: Callable[[], AbstractAsyncContextManager[Server]]) -> Generator[Server]:
+    """A server on a thread and an event loop of its own."""
+    started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        async with server() as made:
+            ended = asyncio.Event()
+            started.set_result((made, asyncio.get_running_loop(), ended))
+            await ended.wait()
+
+    thread = Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    made, loop, ended = started.result(10)
+    try:
+        yield made
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(10)
 
 
 @asynccontextmanager
