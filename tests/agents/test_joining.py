@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tertulia import Agent, RunContext, Runtime, Session, ToolCall, tool
+from tertulia.agents.protocol import ModelEvent, ModelRequest, TextDelta, ToolCallMade
 from tertulia.errors import InvalidInput, ModelError
 from tertulia.messages import Message
 from tertulia.testing import ScriptedModel
@@ -198,3 +200,40 @@ async def test_an_idempotency_key_is_refused_where_there_is_no_turn_of_its_own(
     async with session.turn("Hello"):
         with pytest.raises(InvalidInput, match="joins a turn"):
             await ann.run("Hello", session, idempotency_key="k")
+
+
+async def test_a_synchronous_stream_in_a_tool_may_be_broken_off(runtime: Runtime) -> None:
+    model = ScriptedModel(" ".join(str(number) for number in range(500)))
+    counter = Agent(name="counter", model=model)
+
+    @tool
+    def count(context: RunContext) -> str:
+        """Count."""
+        session = counter.session("s", runtime=runtime)
+        with session.stream("Count") as stream:
+            first = next(event.text for event in stream if event.type == "text_delta")
+        return first.strip()
+
+    response = await asker(runtime, count).run_async("Have it counted")
+    assert response.messages[2].text == "0"
+    assert response.text == "The expert has answered."
+
+
+async def test_a_tool_that_runs_its_own_agent_for_ever_is_stopped(runtime: Runtime) -> None:
+    async def again(request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        asked = [message for message in request.messages if message.role == "tool"]
+        if asked and asked[-1].text != "This call is still running.":
+            yield TextDelta(asked[-1].text)
+        else:
+            yield ToolCallMade(ToolCall("c", "ask"))
+
+    @tool
+    async def ask(context: RunContext) -> str:
+        """Ask again."""
+        return (await context.session.run_async("Again")).text
+
+    model = ScriptedModel(*[again] * 50)
+    session = Agent(name="echo", model=model, tools=[ask], runtime=runtime).session()
+    response = await session.run_async("Ask")
+    assert "more than 8 deep" in response.text
+    assert await session.verify()

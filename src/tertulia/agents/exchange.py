@@ -177,6 +177,14 @@ class Exchange:
             bell.set_result(None)
 
 
+def cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """Cancel a task of a loop, from any thread."""
+    try:
+        loop.call_soon_threadsafe(task.cancel)
+    except RuntimeError:
+        return  # the loop was closed, and its tasks with it
+
+
 def _here() -> tuple[int, Any]:
     """The calling thread, and a weak reference to the calling task."""
     try:

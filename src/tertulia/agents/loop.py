@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -12,7 +14,7 @@ import msgspec
 from tertulia import admission, events, resuming, telemetry
 from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
-from tertulia.agents.exchange import Exchange
+from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
@@ -27,6 +29,12 @@ from tertulia.usage import sum_of
 
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
+
+
+MAX_DEPTH = 8
+"""Agents inside of tools of agents, on one session."""
+
+_depth: ContextVar[int] = ContextVar("tertulia_depth", default=0)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,10 +120,16 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
     While tool calls are open, what it says is no part of the history, which the result of the
     tool will be; then several may run at once. Otherwise it goes into the turn, one at a time.
     """
-    agent = plan.asked.agent or plan.cast.floor(turn.row.details.agent)
+    agent = plan.cast.first
     aside = [*plan.asked.messages] if turn.row.open_calls else None
     loop = _Loop(turn, plan, exchange, None, aside)
+    task = asyncio.current_task()
+    if task is not None:
+        exchange.on_cancel(partial(cancel_soon, asyncio.get_running_loop(), task))
     try:
+        if exchange.reason is not None:
+            raise asyncio.CancelledError
+        _go_deeper()
         if aside is not None:
             response = await loop.run(agent)
         else:
@@ -130,6 +144,14 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
         exchange.fail(error)
     else:
         exchange.finish(response)
+
+
+def _go_deeper() -> None:
+    """Note that an agent runs inside another one's turn. Raises UsageError when it is too deep."""
+    depth = _depth.get() + 1
+    if depth > MAX_DEPTH:
+        raise UsageError(f"agents run inside of each other's tools more than {MAX_DEPTH} deep")
+    _depth.set(depth)
 
 
 async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:

@@ -138,6 +138,11 @@ class Cast:
         """Those whose floor is not kept: the first one answers after them."""
         self._speakers: dict[str | None, Speaker] = {}
 
+    @property
+    def first(self) -> str | None:
+        """The name of the agent that was called."""
+        return self._first.name
+
     def floor(self, stored: str | None) -> str | None:
         """Who speaks where `stored` has the floor: that agent, if it is known here."""
         if stored is None or stored == self._first.name or stored in self._routed:

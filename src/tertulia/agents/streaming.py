@@ -10,7 +10,7 @@ from typing import NoReturn, Self
 
 from tertulia import doors
 from tertulia.admission import AlreadyDone
-from tertulia.agents.exchange import Exchange
+from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Begun, Plan, begin, drive
 from tertulia.agents.portal import hold, portal
 from tertulia.agents.repeats import give_earlier, repeated
@@ -197,7 +197,7 @@ def _start(plan: Plan, exchange: Exchange) -> None:
 
     task = hold(work)
     loop = asyncio.get_running_loop()
-    exchange.on_cancel(lambda: _call(loop, task))
+    exchange.on_cancel(lambda: cancel_soon(loop, task))
 
 
 def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
@@ -219,13 +219,6 @@ async def _begun(plan: Plan, exchange: Exchange) -> Begun | None:
     except BaseException as error:
         exchange.fail(error)
     return None
-
-
-def _call(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-    try:
-        loop.call_soon_threadsafe(task.cancel)
-    except RuntimeError:
-        return  # the loop was closed, and its tasks with it
 
 
 _warned: set[str] = set()
