@@ -135,7 +135,9 @@ class View:
     async def _read(self, limit: int | None, before: int | None) -> list[Message]:
         blocks: list[list[Record]] = []
         missing = limit
-        floor: Mark | None = None
+        floor = None if before is None else await self.floor()
+        if floor is not None and floor.at == before:
+            return []  # nothing comes before the summary
         async for parts, mark in self.parts(before):
             floor = mark
             if parts:

@@ -207,6 +207,19 @@ async def test_one_failed_batch_hides_nothing(runtime: Runtime) -> None:
     assert len(await session.history()) == 130
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+async def test_paging_back_ends_with_the_summary(session: Session, size: int) -> None:
+    await say(session, *"abcdef")
+    await session.prune("summarize_old", threshold=4, summarize=lambda _: "SUM")
+    found: list[Message] = []
+    page = await session.history(limit=size)
+    while page:
+        found[:0] = page
+        assert len(found) <= 5
+        page = await session.history(limit=size, before=page[0].seq)
+    assert texts(found) == ["SUM", *"cdef"]
+
+
 async def test_turns_with_tools_stay_whole_when_a_model_judges(runtime: Runtime) -> None:
     session = runtime.session("s", agent=Agent(model=ScriptedModel("[3]")))
     for number in range(3):
