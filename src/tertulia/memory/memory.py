@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -79,9 +79,7 @@ class Memory:
 
         Raises InvalidInput for more than 1,000 keys.
         """
-        wanted = entries.check_keys(keys)
-        found = {row.key: row for row in await self._keeper.memories(self._scope, wanted)}
-        return [entry_of(found[key]) for key in wanted if key in found]
+        return await self._with_keys(entries.check_keys(keys))
 
     async def search(self, query: str, limit: int = 10) -> list[MemoryEntry]:
         """At most `limit` (1 to 1,000) entries that fit the query, the best first.
@@ -135,7 +133,7 @@ class Memory:
         if not rows:
             return []
         await self._keeper.put_memories(self._scope, await self._service.prepare(rows))
-        return await self.recall([row.key for row in rows])
+        return await self._with_keys([row.key for row in rows])
 
     async def reembed(self) -> int:
         """Make the vector of every entry again, after a change of the embedder; how many.
@@ -150,6 +148,10 @@ class Memory:
             done += await self._keeper.put_vectors(self._scope, made) if made else 0
             after = page[-1].id
         return done
+
+    async def _with_keys(self, keys: Sequence[str]) -> list[MemoryEntry]:
+        found = {row.key: row for row in await self._keeper.memories(self._scope, keys)}
+        return [entry_of(found[key]) for key in keys if key in found]
 
     @property
     def _keeper(self) -> MemoryKeeper:

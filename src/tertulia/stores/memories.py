@@ -49,8 +49,8 @@ class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
 class MemoryKeeper(Protocol):
     """A store that keeps memories in the same file or database as its sessions.
 
-    Deleting a session, erasing events and erasing a user take the memories along that came from
-    them or belong to them, in the same transaction. Methods may be called from any thread and
+    Deleting a session and erasing events take the memories along that came from them, in the same
+    transaction; erasing a user takes theirs, some at a time, before it is noted. Methods may be called from any thread and
     loop, and raise what those of `LogStore` raise.
     """
 

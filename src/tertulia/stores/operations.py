@@ -170,7 +170,11 @@ class EngineStore(SessionStore):
         await self._erased()
 
     async def erase_user(self, user: str, receipt: Receipt) -> int:
-        erased = await self._write(0, engine.erase_user, user, receipt)
+        erased, count = 0, engine.ERASE_AT_ONCE
+        while count == engine.ERASE_AT_ONCE:
+            count = await self._write(0, remembering.forget_some, user, engine.ERASE_AT_ONCE)
+            erased += count
+        erased += await self._write(0, engine.erase_user, user, receipt)
         await self._erased()
         return erased
 

@@ -121,10 +121,15 @@ def forget_scope(db: Database, scope: MemoryScope) -> int:
 
 def forget_user(db: Database, user: str) -> int:
     """Remove a user's memories in every app; how many."""
-    db.execute(SQL["forget_user"], (user,))
-    forgotten = db.changes()
+    forgotten = forget_some(db, user, -1)
     db.execute(SQL["drop_owners"], (user,))
     return forgotten
+
+
+def forget_some(db: Database, user: str, limit: int) -> int:
+    """Remove some of a user's memories; how many, fewer than `limit` when none is left."""
+    db.execute(SQL["forget_user"], (user, limit))
+    return db.changes()
 
 
 def _owner_made(db: Database, scope: MemoryScope) -> Owner:

@@ -64,7 +64,9 @@ DELETE FROM memories WHERE id IN (
 DELETE FROM memories WHERE owner = ?
 
 -- name: forget_user
-DELETE FROM memories WHERE owner IN (SELECT id FROM memory_owners WHERE user = ?)
+DELETE FROM memories WHERE id IN (
+    SELECT m.id FROM memory_owners o JOIN memories m ON m.owner = o.id WHERE o.user = ? LIMIT ?
+)
 
 -- name: drop_owners
 DELETE FROM memory_owners WHERE user = ?
