@@ -45,6 +45,11 @@ class Host(Protocol):
         ...
 
     @property
+    def model(self) -> Any:
+        """The model of agents that name none; None leaves it to `configure`."""
+        ...
+
+    @property
     def registry(self) -> MutableMapping[tuple[Any, ...], Any]:
         """What is shared by all objects of this runtime that mean the same thing; weakly held."""
         ...
@@ -83,6 +88,11 @@ def for_store(store: Any) -> Host:
     if not _default:
         raise ConfigurationError("no runtime: import tertulia, or pass runtime=")
     return _default[0](store)
+
+
+def enclosing() -> Host | None:
+    """The host of the enclosing ``async with Runtime``, if there is one."""
+    return _current.get()
 
 
 def current() -> Host:

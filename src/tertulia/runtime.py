@@ -45,6 +45,8 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     running: bool
     """Whether a turn is open."""
+    suspended: bool = False
+    """Whether it waits for a person to approve a tool call."""
     cursor: int
     """Pass it as `after=` to get what follows in the listing."""
 
@@ -54,18 +56,21 @@ class Runtime:
 
     `store` is an address (``sqlite:///x.db``, ``memory:``), a store, or a `SessionStore` of
     yours; None is the configured default (`configure`, ``TERTULIA_STORE``, else memory). Inside
-    ``async with Runtime(…)`` sessions made without ``runtime=`` belong to it. Nothing is opened
-    before it is used. Raises ConfigurationError for an address that cannot be.
+    ``async with Runtime(…)`` sessions made without ``runtime=`` belong to it, and agents without
+    a model use `model`. Nothing is opened before it is used. Raises ConfigurationError for an
+    address that cannot be.
     """
 
     def __init__(
         self,
         store: str | LogStore | SessionStore | None = None,
         *,
+        model: Any = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
         self._store = as_store(store)
+        self._model = model
         self._clock = clock or SystemClock()
         self._ids = ids or SystemIds()
         self._pid = os.getpid()
@@ -97,6 +102,11 @@ class Runtime:
     def ids(self) -> Ids:
         """Random ids and salts."""
         return self._ids
+
+    @property
+    def model(self) -> Any:
+        """The model of agents that name none, inside ``async with`` of this runtime."""
+        return self._model
 
     @property
     def registry(self) -> MutableMapping[tuple[Any, ...], Any]:
@@ -266,6 +276,7 @@ def _info(row: SessionRow) -> SessionInfo:
         metadata=row.details.metadata,
         seq=row.seq,
         running=row.open_turn is not None,
+        suspended=row.suspended,
         cursor=row.key,
     )
 
@@ -343,8 +354,10 @@ async def _closed(store: LogStore) -> None:
     await store.close()
 
 
-def configure(*, store: Any = None, model: str | None = None) -> None:
+def configure(*, store: Any = None, model: Any = None) -> None:
     """Set the defaults of this process; an argument or an enclosing Runtime goes before them.
+
+    `model` is a name such as ``"openai:gpt-4o"``, or a `Model`.
 
     Raises ConfigurationError for an address that cannot be.
     """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-_model: list[str] = []
+_model: list[Any] = []
 
 
 def store() -> str:
@@ -12,11 +13,11 @@ def store() -> str:
     return os.environ.get("TERTULIA_STORE") or "memory:"
 
 
-def model() -> str | None:
+def model() -> Any:
     """The default model: what was configured, else ``TERTULIA_MODEL``."""
     return _model[0] if _model else os.environ.get("TERTULIA_MODEL") or None
 
 
-def set_model(name: str) -> None:
+def set_model(model: Any) -> None:
     """Configure the default model."""
-    _model[:] = [name]
+    _model[:] = [model]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from math import inf
 from urllib.parse import urlsplit
 
+from tertulia import host as hosts
 from tertulia import settings
 from tertulia.agents.offline import OFFLINE, OfflineModel
 from tertulia.agents.protocol import (
@@ -102,12 +103,15 @@ def model_for(spec: ModelLike = None) -> Model:
     Raises ConfigurationError where none is configured or the name cannot be.
     """
     if spec is None:
-        spec = settings.model()
+        runtime = hosts.enclosing()
+        spec = settings.model() if runtime is None or runtime.model is None else runtime.model
         if spec is None:
             raise ConfigurationError(f"no model is configured; {_SET_ONE}")
     if isinstance(spec, LanguageModel):
         return spec.chosen()
     if not isinstance(spec, str):
+        if not hasattr(spec, "stream"):
+            raise ConfigurationError(f"{spec!r} is no model; {_SET_ONE}")
         return spec
     name = check_name(spec)
     if name == OFFLINE:
