@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tertulia import Agent, LanguageModel, Runtime, configure, settings
@@ -12,10 +10,9 @@ from tertulia.testing import ScriptedModel
 
 
 @pytest.fixture(autouse=True)
-def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "_model", [])
     monkeypatch.delenv("TERTULIA_MODEL", raising=False)
-    yield
 
 
 async def test_without_any_model_the_error_says_what_to_set() -> None:
