@@ -53,18 +53,16 @@ async def trim(store: LogStore, draft: Draft, policy: Retention) -> None:
         return
     most = policy.max_messages or 0
     row = draft.row
-    end = row.seq if row.open_turn is None else row.open_turn - 1
-    view = await View.at(store, row, end)
+    view = await View.at(store, row, row.seq if row.open_turn is None else row.open_turn - 1)
     if draft.visible < 0:
         draft.visible = await view.count() + draft.uncounted
     if draft.visible <= (most - 1 if policy.summarizes else most):
         return
     stands = await standing(view)
     told = stands.summary is not None
-    stays = told and policy.summarizes
-    if stays and draft.visible <= most:
+    if told and draft.visible <= most:
         return
-    gone = 1 if told and not stays else 0
+    gone = 1 if told and not policy.summarizes else 0
     excess = draft.visible - (policy.keep or most) - gone
     position, hidden = await _oldest(view, excess, _new(draft)) if excess > 0 else (stands.high, 0)
     if hidden or gone:

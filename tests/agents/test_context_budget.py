@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia import MemoryStore, Message, Runtime, Session
+from tertulia import Agent, MemoryStore, Message, Runtime, Session
 from tertulia.agents.window import PAGE, visible
 from tertulia.budget import Budget
 from tertulia.errors import InvalidInput
 from tertulia.messages import ToolCall
+from tertulia.testing import ScriptedModel
 
 Said = tuple[int, int]
 """A turn before the running one: how many calls its only tool round has, and how long it is."""
@@ -173,11 +174,11 @@ async def test_a_budget_touches_nothing_that_is_stored(runtime: Runtime) -> None
 async def test_a_counter_that_gives_no_count_is_refused(runtime: Runtime) -> None:
     session = runtime.session("s")
     with pytest.raises(InvalidInput, match="count_tokens gave"):
-        await shown(session, max_context_tokens=5, count_tokens=lambda _: -1)
+        await shown(session, max_context_tokens=5, count_tokens=summary_of)
 
 
 def summary_of(_: list[Message]) -> str:
-    return "SUM"
+    return "SUMMARY"
 
 
 class CountingStore(MemoryStore):
@@ -208,3 +209,21 @@ async def test_what_is_read_does_not_grow_with_the_session(pruned: bool) -> None
                 costs.append(store.read)
             assert 15 < len(seen) <= 20
     assert costs[0] == costs[1] <= 42
+
+
+async def test_an_agent_sends_its_model_no_more_than_its_budget(runtime: Runtime) -> None:
+    def look() -> str:
+        """Look around."""
+        return "seen"
+
+    model = ScriptedModel(ToolCall("c1", "look"), ToolCall("c2", "look"), "done", "again")
+    agent = Agent(model=model, tools=[look], keep_last=3)
+    session = agent.session("s", runtime=runtime)
+    await say(session, *(exchange(number, 1) for number in range(5)))
+    await session.run_async("look twice")
+    sent = [texts(request.messages) for request in model.requests]
+    assert sent[0] == ["look twice"]
+    assert sent[1] == ["look twice", "", "seen"]
+    assert sent[2] == ["look twice", "", "seen", "", "seen"]
+    await session.run_async("and now?", keep_last=100)
+    assert len(model.requests[3].messages) == len(await session.history()) - 1

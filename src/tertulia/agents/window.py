@@ -33,16 +33,19 @@ async def visible(
     summary = await view.summary()
     pages = _Pages(view, budget, summary)
     running, page = await _running(pages, turn)
-    room = budget.room(system, running)
-    beside = room if summary is None else room.without(budget.cost(summary))
-    if summary is None or beside.overdrawn:
-        head: list[Message] = []
-    else:
-        room, head = beside, [summary]
+    head, room = _beside(budget.room(system, running), summary, budget)
     older, all_fit = await _fitting(pages, page, budget, room)
     asked = bool(running) and running[0].role == "user"
     start = 0 if all_fit else first_shown(older, asked=asked)
     return [*head, *older[start:], *running]
+
+
+def _beside(room: Room, summary: Message | None, budget: Budget) -> tuple[list[Message], Room]:
+    """The summary, where there is one and room for it, and the room that it leaves."""
+    if summary is None:
+        return [], room
+    left = room.without(budget.cost(summary))
+    return ([], room) if left.overdrawn else ([summary], left)
 
 
 class _Pages:
