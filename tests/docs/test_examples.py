@@ -83,3 +83,14 @@ def test_a_killed_process_is_gone_on_from(tmp_path: Path) -> None:
         "in the audit: ['turn.abandoned']",
         "proved: True",
     ]
+
+
+def test_memory_outlives_a_conversation_and_goes_with_its_source(tmp_path: Path) -> None:
+    assert run("07_memory", tmp_path) == [
+        "the topic on Friday: None",
+        "remembered: I have had migraines since 2020.",
+        "remembered: Penicillin and sulfa drugs",
+        "Bob finds: []",
+        "with Monday deleted: ['Penicillin and sulfa drugs']",
+        "forgotten: True",
+    ]

@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 
 import tertulia
-from tertulia import Memory, Runtime, Session, SQLiteStore, VectorMemoryService
+from tertulia import (
+    Agent,
+    Memory,
+    RunContext,
+    Runtime,
+    Session,
+    SQLiteStore,
+    ToolCall,
+    VectorMemoryService,
+    tool,
+)
 from tertulia.errors import ConfigurationError, InvalidInput, ScopeError
 from tertulia.memory import TextMemoryService
 from tertulia.memory.entries import MAX_CONTENT
+from tertulia.testing.models import ScriptedModel
 
 
 def keys(entries: list[Any]) -> list[str]:
@@ -121,6 +132,25 @@ async def test_the_memory_of_a_session_is_that_of_its_user_in_its_app(runtime: R
     assert await runtime.memory("ann").recall("size") == []
     elsewhere = Memory(user_id="ann", app_name="shop", runtime=runtime)
     assert keys(await elsewhere.recall("size")) == ["size"]
+
+
+async def test_a_tool_remembers_and_recalls_for_the_user_of_its_session(runtime: Runtime) -> None:
+    @tool
+    async def remember(context: RunContext, fact: str) -> str:
+        """Remember a fact.
+
+        Args:
+            fact: What to remember.
+        """
+        await context.session.memory.store("fact", fact)
+        return str([entry.content for entry in await context.session.memory.search(fact)])
+
+    model = ScriptedModel(ToolCall("c1", "remember", {"fact": "likes skiing"}), "Done.")
+    agent = Agent(name="a", model=model, tools=[remember], runtime=runtime)
+    session = agent.session("s", user_id="ann")
+    await session.run_async("I like skiing.")
+    assert model.requests[1].messages[-1].text == "['likes skiing']"
+    assert keys(await runtime.memory("ann").entries()) == ["fact"]
 
 
 async def test_a_session_without_a_user_has_no_memory_to_share(runtime: Runtime) -> None:
