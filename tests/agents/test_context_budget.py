@@ -172,9 +172,12 @@ async def test_a_budget_touches_nothing_that_is_stored(runtime: Runtime) -> None
 
 
 async def test_a_counter_that_gives_no_count_is_refused(runtime: Runtime) -> None:
+    def below_zero(_: Message) -> int:
+        return -1
+
     session = runtime.session("s")
-    with pytest.raises(InvalidInput, match="count_tokens gave"):
-        await shown(session, max_context_tokens=5, count_tokens=summary_of)
+    with pytest.raises(InvalidInput, match="count_tokens gave -1"):
+        await shown(session, max_context_tokens=5, count_tokens=below_zero)
 
 
 def summary_of(_: list[Message]) -> str:
