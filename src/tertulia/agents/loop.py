@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
 import msgspec
 
-from tertulia import admission, events, resuming, telemetry
+from tertulia import events
 from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
-from tertulia.agents.exchange import Exchange, cancel_soon
+from tertulia.agents.exchange import Exchange
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
 from tertulia.approvals import pending
 from tertulia.drafting import Draft
-from tertulia.errors import ModelError, RoutingError, TurnInterrupted, UsageError
+from tertulia.errors import ModelError, RoutingError, UsageError
 from tertulia.messages import Message
 from tertulia.resuming import OpenCall
 from tertulia.session import Session
-from tertulia.turns import LISTEN_SECONDS, Asked, Turn, own_turn
+from tertulia.turns import Asked, Turn
 from tertulia.usage import sum_of
 
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
-
-
-MAX_DEPTH = 8
-"""Agents inside of tools of agents, on one session."""
-
-_depth: ContextVar[int] = ContextVar("tertulia_depth", default=0)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,136 +41,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """It goes on with the turn that is open, and `asked` only says how long to wait."""
 
 
-class Begun(msgspec.Struct, frozen=True):
-    """A turn under our hold, with the calls that are open in it."""
-
-    turn: Turn
-    calls: list[OpenCall] = []
-    joined: bool = False
-    """It is the turn of the calling code, which closes it."""
-
-
-async def begin(plan: Plan) -> Begun:
-    """Take hold of the session, before anything is spent; inside a turn of its own, join that.
-
-    Raises as `Session.turn`.
-    """
-    session = plan.session
-    conversation, opening = session._conversation, session._opening  # pyright: ignore[reportPrivateUsage]
-    running = own_turn(conversation)
-    if running is not None and not plan.resuming:
-        return Begun(running, joined=True)
-    if plan.resuming:
-        resumed = await resuming.resume(conversation, opening, plan.asked.timeout)
-        return Begun(resumed.turn, resumed.calls)
-    floor = plan.cast.floor if plan.asked.agent is None else None
-    turn = await admission.begin(conversation, opening, plan.asked, floor)
-    session._opened()  # pyright: ignore[reportPrivateUsage]
-    return Begun(turn)
-
-
-async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
-    """Run a turn that has begun to its end. Nothing is raised: the exchange gets the outcome.
-
-    It must be the whole of its task, which is cancelled when the turn has to stop.
-    """
-    if begun.joined:
-        await _join(begun.turn, plan, exchange)
-        return
-    turn = begun.turn
-    exchange.attach(turn)
-    turn.enter_context()
-    watcher = asyncio.ensure_future(_watch(turn, asyncio.current_task()))
-    told = {"agent": turn.agent, "conversation": plan.session.id, "turn": turn.number}
-    with telemetry.span("turn", told) as span:
-        try:
-            loop = _Loop(turn, plan, exchange, watcher)
-            response = await loop.run(turn.agent, begun.calls)
-        except (asyncio.CancelledError, TurnInterrupted):
-            reason = turn.stop.result() if turn.stop.done else "cancelled"
-            stopped = TurnInterrupted(reason, session_id=plan.session.id)
-            span.error(stopped)
-            closing = turn.interrupt(reason, exchange.cut() or None)
-            await _end(exchange, closing, stopped)
-        except BaseException as error:
-            span.error(error)
-            exchange.cut()
-            await _end(exchange, turn.fail(error), error)
-        else:
-            usage = response.usage
-            span.set(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
-            exchange.finish(response)
-        finally:
-            watcher.cancel()
-            if plan.passing:
-                await asyncio.shield(plan.session.delete())
-
-
-async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
-    """Run an agent inside a turn of the calling code.
-
-    While tool calls are open, what it says is no part of the history, which the result of the
-    tool will be; then several may run at once. Otherwise it goes into the turn, one at a time.
-    """
-    agent = plan.cast.first
-    aside = [*plan.asked.messages] if turn.row.open_calls else None
-    loop = _Loop(turn, plan, exchange, None, aside)
-    task = asyncio.current_task()
-    if task is not None:
-        exchange.on_cancel(partial(cancel_soon, asyncio.get_running_loop(), task))
-    try:
-        if exchange.reason is not None:
-            raise asyncio.CancelledError
-        _go_deeper()
-        if aside is not None:
-            response = await loop.run(agent)
-        else:
-            async with turn.joining:
-                await turn.append(lambda draft: _enter(draft, plan.asked, agent))
-                response = await loop.run(agent)
-    except asyncio.CancelledError:
-        exchange.cut()
-        exchange.fail(TurnInterrupted("cancelled", session_id=plan.session.id))
-    except BaseException as error:
-        exchange.cut()
-        exchange.fail(error)
-    else:
-        exchange.finish(response)
-
-
-def _go_deeper() -> None:
-    """Note that an agent runs inside another one's turn. Raises UsageError when it is too deep."""
-    depth = _depth.get() + 1
-    if depth > MAX_DEPTH:
-        raise UsageError(f"agents run inside of each other's tools more than {MAX_DEPTH} deep")
-    _depth.set(depth)
-
-
-async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:
-    """The request of an agent that joins a turn, which gives it the floor."""
-    for message in asked.messages:
-        draft.message(message)
-    admission.give_floor(draft, agent)
-
-
-async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseException) -> None:
-    """Close a turn that did not complete; a second cancellation does not leave it open."""
-    try:
-        await asyncio.shield(closing)
-    except BaseException as second:
-        error.add_note(f"the turn could not be closed: {second!r}")
-    exchange.fail(error)
-
-
-async def _watch(turn: Turn, task: asyncio.Task[Any] | None) -> None:
-    """Cancel the task of a turn when somebody asks the turn to stop."""
-    while not await turn.stop.within(LISTEN_SECONDS):
-        await turn.listen()
-    if task is not None:
-        task.cancel()
-
-
-class _Loop:
+class Loop:
     """The state of one turn while it runs."""
 
     def __init__(

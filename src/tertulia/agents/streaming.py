@@ -10,8 +10,9 @@ from typing import NoReturn, Self
 
 from tertulia import doors
 from tertulia.admission import AlreadyDone
+from tertulia.agents.driving import Begun, begin, drive
 from tertulia.agents.exchange import Exchange, cancel_soon
-from tertulia.agents.loop import Begun, Plan, begin, drive
+from tertulia.agents.loop import Plan
 from tertulia.agents.portal import hold, portal
 from tertulia.agents.repeats import give_earlier, repeated
 from tertulia.agents.response import Response, StreamEvent
