@@ -11,8 +11,8 @@ from typing import Any, get_args
 import pytest
 
 import tertulia
-from tertulia import Agent, Runtime, Session, errors, tool
-from tertulia.agents import AsyncStream, Stream
+from tertulia import Agent, AgentRouter, Runtime, Session, errors, tool
+from tertulia.agents import AsyncStream, Response, Stream
 from tertulia.agents.response import EventType
 from tertulia.events import EVENT_TYPES
 from tertulia.retention import Retention
@@ -21,7 +21,7 @@ from tertulia.turns import Turn
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {page.name: page.read_text() for page in sorted((DOCS / "reference").glob("*.md"))}
 TEXT = "\n".join(PAGES.values())
-CLASSES = (Session, Turn, Runtime, Agent, Stream, AsyncStream)
+CLASSES = (Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream)
 
 _SECTION = re.compile(r"^## (.+)\n((?:(?!^## ).*\n?)*)", re.MULTILINE)
 _FIRST_CELL = re.compile(r"^\| `([^`|]+)`", re.MULTILINE)
@@ -79,9 +79,10 @@ def test_the_reference_has_every_public_method_with_its_parameters_and_no_other(
         ("Session: parameters", Session),
         ("Runtime: parameters", Runtime),
         ("Agent: parameters", Agent),
+        ("AgentRouter: parameters", AgentRouter),
         ("tool: parameters", tool),
     ],
-    ids=["Session", "Runtime", "Agent", "tool"],
+    ids=["Session", "Runtime", "Agent", "AgentRouter", "tool"],
 )
 def test_the_reference_has_every_parameter(heading: str, made: Callable[..., Any]) -> None:
     assert list(rows(heading)) == parameters(made)
@@ -121,6 +122,10 @@ def test_the_reference_names_every_error(name: str) -> None:
 
 def test_the_reference_has_every_event_of_a_stream() -> None:
     assert set(rows("Streams")) == set(get_args(EventType))
+
+
+def test_the_reference_has_every_field_of_a_response() -> None:
+    assert list(rows("Response")) == list(Response.__struct_fields__)
 
 
 def test_the_keys_of_retention_are_told_where_it_is_explained() -> None:
