@@ -129,7 +129,7 @@ class Runtime:
 
         if agent is not None:
             return AgentCondenser.of_agent(agent)
-        return AgentCondenser.of_model(driver)
+        return AgentCondenser.of_model(driver, self._model)
 
     def memory(self, user_id: str | None = None, app_name: str | None = None) -> Memory:
         """What is remembered of a user in an app, or without `user_id` of the app."""

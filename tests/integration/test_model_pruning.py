@@ -95,6 +95,21 @@ async def test_the_configured_model_is_asked_where_there_is_no_agent(
     assert (await session.events())[-1].type == "session.pruned"
 
 
+async def test_the_model_of_the_runtime_is_asked_before_the_configured_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERTULIA_MODEL", "offline")
+    runtime = Runtime("memory:", model=ScriptedModel("FROM THE RUNTIME", "AGAIN"))
+    session = runtime.session("s", agent=Agent())
+    await say(session, *"abc")
+    assert (await session.prune("summarize_old", threshold=1)).summary == "FROM THE RUNTIME"
+    swept = runtime.session("swept", retention=POLICY)
+    await say(swept, *(str(number) for number in range(10)))
+    assert [one.done for one in await runtime.sweep()] == [True]
+    assert texts(await swept.history())[0] == "AGAIN"
+    await runtime.close()
+
+
 async def test_without_any_model_the_error_says_what_to_set(session: Session) -> None:
     await say(session, *"abc")
     for strategy, name in (("summarize_old", "summarize="), ("keep_important", "judge=")):

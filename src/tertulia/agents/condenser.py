@@ -29,14 +29,16 @@ class AgentCondenser:
         self._model = model
 
     @classmethod
-    def of_model(cls, driver: Any) -> AgentCondenser:
-        """With the model of a session's agent (a router's first), else the configured default.
+    def of_model(cls, driver: Any, default: Any = None) -> AgentCondenser:
+        """With the model of a session's agent (a router's first), else a default, else the
+        configured one.
 
         The agent's own instructions and tools have no part in it. Raises ConfigurationError where
         there is no model.
         """
         agent = driver.agents[0] if isinstance(driver, AgentRouter) else driver
-        model = model_for(getattr(agent, "model", None))
+        own = getattr(agent, "model", None)
+        model = model_for(default if own is None else own)
         return cls(Agent(model=model, instructions=prompts.INSTRUCTIONS), model.name)
 
     @classmethod
