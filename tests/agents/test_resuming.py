@@ -218,7 +218,7 @@ async def test_a_router_resumes_with_the_agent_that_was_at_it(runtime: Runtime) 
 
 @pytest.mark.xfail(
     strict=True,
-    reason="the stand-ins of a resumed turn are those of the first agent, and may be the one that failed",
+    reason="the stand-ins of a resumed turn are those of the first agent, the failed one too",
 )
 async def test_an_agent_that_fails_after_the_resume_has_the_others_as_stand_ins(
     runtime: Runtime,
