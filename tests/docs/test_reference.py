@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 import tertulia
-from tertulia import Agent, AgentRouter, Runtime, Session, errors, tool
+from tertulia import Agent, AgentRouter, Memory, Runtime, Session, errors, tool
 from tertulia.agents import AsyncStream, Response, Stream
 from tertulia.agents.response import EventType
 from tertulia.events import EVENT_TYPES
@@ -21,7 +21,7 @@ from tertulia.turns import Turn
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {page.name: page.read_text() for page in sorted((DOCS / "reference").glob("*.md"))}
 TEXT = "\n".join(PAGES.values())
-CLASSES = (Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream)
+CLASSES = (Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream, Memory)
 
 _SECTION = re.compile(r"^## (.+)\n((?:(?!^## ).*\n?)*)", re.MULTILINE)
 _FIRST_CELL = re.compile(r"^\| `([^`|]+)`", re.MULTILINE)
@@ -80,9 +80,10 @@ def test_the_reference_has_every_public_method_with_its_parameters_and_no_other(
         ("Runtime: parameters", Runtime),
         ("Agent: parameters", Agent),
         ("AgentRouter: parameters", AgentRouter),
+        ("Memory: parameters", Memory),
         ("tool: parameters", tool),
     ],
-    ids=["Session", "Runtime", "Agent", "AgentRouter", "tool"],
+    ids=["Session", "Runtime", "Agent", "AgentRouter", "Memory", "tool"],
 )
 def test_the_reference_has_every_parameter(heading: str, made: Callable[..., Any]) -> None:
     assert list(rows(heading)) == parameters(made)

@@ -154,18 +154,19 @@ def test_one_embedder_serves_two_loops_and_closes_its_connections(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     embedder = ProviderEmbedder(OPENAI)
-    open_after: list[int] = []
+    servers: list[Server] = []
 
     async def main() -> None:
         async with embeddings_server() as server:
             monkeypatch.setenv("OPENAI_BASE_URL", server.url)
             vectors = await asyncio.gather(*(embedder.embed(["pasta"]) for _ in range(5)))
             assert {tuple(each[0])[:2] for each in vectors} == {(0.0, 1.0)}
-            open_after.append(server.open)
+            assert len(server.requests) == 5
+            servers.append(server)
 
     for _ in range(2):
         asyncio.run(main())
-    assert all(0 < count <= 5 for count in open_after)
+    assert [server.open for server in servers] == [0, 0]
 
 
 # -- one on this machine

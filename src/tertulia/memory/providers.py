@@ -69,14 +69,14 @@ class ProviderEmbedder:
 
     async def _on_this_loop(self) -> EmbeddingModel:
         loop = asyncio.get_running_loop()
+        if loop not in self._made:
+            await aside(_load)
         with self._lock:
             found = self._made.get(loop)
-        if found is not None:
-            return found[0]
-        await aside(_load)
-        model, provider = _infer(self._name)
-        keeper = _keep(provider)
-        with self._lock:
+            if found is not None:
+                return found[0]
+            model, provider = _infer(self._name)
+            keeper = _keep(provider)
             self._made[loop] = (model, keeper)
         await anext(keeper)
         return model
