@@ -75,7 +75,15 @@ async def _before_open_calls(store: LogStore, row: SessionRow) -> int:
 
 HIDDEN_GRACE = 7 * DAY
 """How long after it was hidden a body is kept, so that hiding can be undone; in microseconds."""
-ERASABLE = (events.MESSAGE_ADDED, events.TOOL_CALLED, events.TOOL_RETURNED, events.TOOL_FAILED)
+ERASABLE = (
+    events.MESSAGE_ADDED,
+    events.TOOL_CALLED,
+    events.TOOL_RETURNED,
+    events.TOOL_FAILED,
+    events.APPROVAL_REQUESTED,
+    events.OUTPUT_REJECTED,
+    events.STATE_STAGED,
+)
 """Events whose bodies go when nothing shows them any more."""
 
 
