@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -289,3 +292,55 @@ async def test_words_alone_are_enough(runtime: Runtime) -> None:
 def test_the_package_gives_memory_when_it_is_asked_for() -> None:
     assert tertulia.Memory is Memory
     assert tertulia.VectorMemoryService is VectorMemoryService
+
+
+async def test_many_writers_on_one_file_lose_nothing(tmp_path: Path) -> None:
+    runtimes = [Runtime(SQLiteStore(tmp_path / "kept.db")) for _ in range(2)]
+    memories = [runtime.memory("ann") for runtime in runtimes]
+    await asyncio.gather(
+        *(memories[n % 2].store(f"k{n}", f"content number{n}") for n in range(100)),
+        *(memories[n % 2].store("same", f"version{n}") for n in range(20)),
+    )
+    for memory in memories:
+        assert len(await memory.entries(limit=1_000)) == 101
+        assert keys(await memory.search("number57")) == ["k57"]
+        assert len(await memory.search(" ".join(f"version{n}" for n in range(20)))) == 1
+    for runtime in runtimes:
+        await runtime.close()
+
+
+def test_a_memory_serves_two_loops_one_after_the_other(tmp_path: Path) -> None:
+    runtime = Runtime(SQLiteStore(tmp_path / "kept.db"))
+    memory = runtime.memory("ann")
+
+    async def visit(number: int) -> list[str]:
+        await memory.store(f"k{number}", "content")
+        return keys(await memory.search("content"))
+
+    assert asyncio.run(visit(1)) == ["k1"]
+    assert asyncio.run(visit(2)) == ["k2", "k1"]
+    asyncio.run(runtime.close())
+
+
+def test_another_process_finds_what_was_stored(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from tertulia import Runtime\n"
+        "async def main():\n"
+        "    async with Runtime('sqlite:///kept.db') as runtime:\n"
+        "        memory = runtime.memory('ann')\n"
+        "        found = [entry.content for entry in await memory.search('pasta')]\n"
+        "        await memory.store(sys.argv[1], 'likes pasta ' + sys.argv[1])\n"
+        "        print(found)\n"
+        "asyncio.run(main())\n"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code, name],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("one", "two")
+    ]
+    assert told == ["[]\n", "['likes pasta one']\n"]
