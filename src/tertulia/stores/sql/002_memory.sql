@@ -6,6 +6,7 @@ CREATE TABLE memory_owners (
     salt BLOB NOT NULL,
     UNIQUE (app, user)
 ) STRICT;
+CREATE INDEX memory_owners_user ON memory_owners (user);
 
 -- `session` is the uid of the session that a memory was taken from. `words` are those of the text,
 -- each hashed with the salt of its owner: the index below keeps no word that can be read, also not
@@ -25,6 +26,7 @@ CREATE TABLE memories (
     vector BLOB,
     UNIQUE (owner, key)
 ) STRICT;
+CREATE INDEX memories_owner ON memories (owner);
 CREATE INDEX memories_session ON memories (session) WHERE session IS NOT NULL;
 
 -- The events that a memory was taken from.
