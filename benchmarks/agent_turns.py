@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
+from io import FileIO
 from typing import cast
 
 from benchmarks.agent_models import DELTAS
@@ -107,13 +107,15 @@ async def tokens(systems: Opened, options: Options) -> list[Result]:
     """Streams: the time to the first word, the time between words, and the commits meanwhile."""
     syncs: list[float] = []
     async with talking(systems, options) as (runtime, talkers):
+        pages = FileIO(systems[0][1] / "pages", "a")
         told = {talker: Told() for talker in talkers}
         for number, talker, name in in_turns(talkers, options["rounds"]):
             talker.begin(name)
             into = told[talker] if number else Told()
             for turn in range(TURNS):
                 await _listen(runtime, talker, f"{turn}: where is my order?", into)
-            syncs += sync_seconds(systems[0][1])
+                syncs.append(sync_seconds(pages))
+        pages.close()
     return [told[talker].result(statistics.median(syncs)) for talker in talkers]
 
 
@@ -135,13 +137,9 @@ async def _listen(runtime: Runtime, talker: Talker, text: str, told: Told) -> No
         raise RuntimeError(f"{left} of {DELTAS} words are missing")
 
 
-def sync_seconds(folder: Path, times: int = 5) -> list[float]:
+def sync_seconds(file: FileIO) -> float:
     """How long this medium takes to make one more page of a growing file durable."""
-    taken: list[float] = []
-    with (folder / "pages").open("ab", buffering=0) as file:
-        for _ in range(times):
-            file.write(PAGE)
-            started = clock()
-            os.fdatasync(file.fileno())
-            taken.append(clock() - started)
-    return taken
+    file.write(PAGE)
+    started = clock()
+    os.fdatasync(file.fileno())
+    return clock() - started
