@@ -50,8 +50,8 @@ class MemoryKeeper(Protocol):
     """A store that keeps memories in the same file or database as its sessions.
 
     Deleting a session and erasing events take the memories along that came from them, in the same
-    transaction; erasing a user takes theirs, some at a time, before it is noted. Methods may be called from any thread and
-    loop, and raise what those of `LogStore` raise.
+    transaction; erasing a user takes theirs, some at a time, before it is noted. Methods may be
+    called from any thread and loop, and raise what those of `LogStore` raise.
     """
 
     async def put_memories(self, scope: MemoryScope, rows: Sequence[MemoryRow]) -> None:
