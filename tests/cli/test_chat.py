@@ -20,7 +20,7 @@ def session_of(printed: str) -> str:
 
 def test_a_piped_chat_reads_like_a_conversation(empty: Program) -> None:
     printed = empty.ok("chat", stdin="my name is Ana\n\n   \nwhat is 12 * 12?\n")
-    assert "\nyou> my name is Ana\nagent> " in printed
+    assert "\nyou> my name is Ana\ndemo> " in printed
     assert printed.count("you> ") == 2
     assert "  -> " in printed
     assert "  <- 12 * 12 = 144" in printed
@@ -124,18 +124,65 @@ def test_a_chat_killed_in_the_middle_of_an_answer_goes_on_where_it_was(empty: Pr
         assert process.stdin is not None
         process.stdin.write(LONG + "\n")
         process.stdin.flush()
-        seen = read_until(process, "agent> ")
+        seen = read_until(process, "demo> ")
         process.kill()
         process.wait()
     assert "abandoned by a process that died" in empty.ok("show", session_of(seen))
     resumed = empty.ok("chat", stdin="what is my name?\n")
     assert session_of(resumed) == session_of(seen)
     assert "user: my name is Ana" in resumed
-    assert "Its abandoned turn is closed now." in resumed
-    assert "not answered to its end: remember word word" in resumed
+    assert "The process that was answering here died in turn " in resumed
+    assert "user: remember word word" in resumed
+    assert "\ndemo> remember note: kept as note 1: word word" in resumed
     assert "Ana" in resumed.split("you> what is my name?")[1]
-    assert "turn.abandoned" in empty.ok("tail", session_of(seen), "--type", "turn.abandoned")
+    log = empty.ok("tail", session_of(seen), "-n", "100")
+    assert "turn.resumed" in log
+    assert log.count("tool.called") == 1, "what the tool did was not done again"
     assert empty.ok("verify", session_of(seen)).startswith("ok: ")
+
+
+def test_an_order_goes_to_the_order_desk_and_waits_for_a_yes(empty: Program) -> None:
+    said = "order two coffees\nmaybe\ny\nwhat did I order?\n"
+    printed = empty.ok("chat", "shop", stdin=said)
+    assert "  order_desk has the floor now\n" in printed
+    asked = 'approve place_order(what="two coffees")? [y/n] '
+    assert f"\n{asked}maybe\nsay y or n" in printed
+    assert f"\n{asked}y\n  <- order 1 is placed: two coffees\norder_desk> " in printed
+    assert "order_desk> list orders: two coffees" in printed
+    shown = empty.json("show", "shop")
+    assert shown["floor"] == "order_desk"
+    assert shown["state"]["orders"] == ["two coffees"]
+
+
+def test_a_no_is_told_to_the_model_with_its_reason(empty: Program) -> None:
+    printed = empty.ok("chat", stdin="order a cake\nn no cake today\nwhat did I order?\n")
+    assert "<- This call was rejected by a person and did not run. Reason: no cake today" in printed
+    assert "nothing was ordered yet" in printed
+
+
+def test_what_waits_still_waits_in_the_next_chat(empty: Program) -> None:
+    first = empty.ok("chat", "shop", stdin="order a cake\n")
+    approve = next(line for line in first.splitlines() if " approve shop " in line)
+    second = empty.ok("chat", stdin="")
+    assert "waits for you:\n  user: order a cake" in second
+    words = shlex.split(approve)
+    empty.ok(*words[words.index("tertulia") + 1 :], store=None)
+    third = empty.ok("chat", stdin="what did I order?\n")
+    assert "is decided; it goes on now:" in third
+    assert "order_desk> place order: order 1 is placed: a cake" in third
+    assert "list orders: a cake" in third
+
+
+def test_a_chat_that_waits_can_be_looked_into_and_left(empty: Program) -> None:
+    printed = empty.ok("chat", stdin="order a cake\n/history\n/state\n/rewind 1\n/fork\nhello\n")
+    assert "nothing is remembered yet" in printed
+    assert "error: turn 2 of session " in printed
+    assert "Hello!" in printed, "the branch begins before what waits"
+
+
+def test_a_summary_is_an_answer_of_a_type(empty: Program) -> None:
+    printed = empty.ok("chat", stdin="my name is Ana\nwhat is 12 * 12?\n/summary\n")
+    assert "about   your name is Ana\npoints  your name is Ana\n        12 * 12 = 144\n" in printed
 
 
 def test_ctrl_c_without_a_terminal_ends_the_chat(empty: Program) -> None:

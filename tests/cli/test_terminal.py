@@ -69,7 +69,7 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(empty: Program) -> None:
     with on_terminal(empty, "chat", "mine", TERTULIA_OFFLINE_PAUSE="0.2") as terminal:
         terminal.until("you> ")
         terminal.type("hello")
-        terminal.until("agent> Hello! I")
+        terminal.until("demo> Hello! I")
         terminal.process.send_signal(signal.SIGINT)
         terminal.until("(stopped; what you have seen of the answer is kept)")
         terminal.type("/quit")
@@ -78,6 +78,20 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(empty: Program) -> None:
     messages = empty.json("show", "mine")["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"]
     assert messages[1]["content"].startswith("Hello! I")
+
+
+def test_an_approval_is_asked_for_on_a_terminal(empty: Program) -> None:
+    with on_terminal(empty, "chat", "mine") as terminal:
+        terminal.until("you> ")
+        terminal.type("order a cake")
+        terminal.until("? [y/n] ")
+        terminal.type("y")
+        terminal.until("order_desk> place order: order 1 is placed: a cake")
+        terminal.until("you> ")
+        terminal.type("/quit")
+        terminal.until("To look inside:")
+        assert terminal.end() == 0
+    assert empty.json("show", "mine")["state"] == {"orders": ["a cake"]}
 
 
 def test_ctrl_c_at_the_prompt_ends_the_chat(empty: Program) -> None:

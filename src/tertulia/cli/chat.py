@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
 import click
@@ -34,8 +35,9 @@ def chat(store: str, model: str | None, **options: Any) -> None:
     """Talk with an agent in a SESSION, which goes on where it was, also after a crash.
 
     Without SESSION it goes on with the last one of the app in this store, or begins a new one.
-    Each line that is not empty is one message; /help lists what else can be said. With no model
-    named and no key set it talks with `offline`, which is rule-based and no language model.
+    Each line that is not empty is one message; /help lists what else can be said. What its tools
+    may not do without you they ask for first: y or n. With no model named and no key set it talks
+    with `offline`, which is rule-based and no language model.
     """
     click.echo(f"store    {store}")
     name = model_of(model)
@@ -53,13 +55,20 @@ def chat(store: str, model: str | None, **options: Any) -> None:
 def _talk(runner: asyncio.Runner, talk: Talk) -> None:
     """Take line after line, until there is no more or somebody leaves."""
     chat_screen.edit_lines()
+    if talk.left_open:
+        _run(runner, talk.go_on())
     while not talk.over:
-        line = chat_screen.ask()
+        line = chat_screen.ask(talk.prompt)
         if line is None:
             return
-        try:
-            runner.run(talk.take(line))
-        except KeyboardInterrupt:
-            if not sys.stdin.isatty():
-                raise
-            click.echo("\n(stopped; what you have seen of the answer is kept)")
+        _run(runner, talk.take(line))
+
+
+def _run(runner: asyncio.Runner, work: Coroutine[Any, Any, None]) -> None:
+    """Do what is asked; on a terminal Ctrl-C stops only that."""
+    try:
+        runner.run(work)
+    except KeyboardInterrupt:
+        if not sys.stdin.isatty():
+            raise
+        click.echo("\n(stopped; what you have seen of the answer is kept)")

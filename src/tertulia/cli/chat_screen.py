@@ -18,7 +18,6 @@ from tertulia.messages import Message
 from tertulia.runtime import Runtime
 
 YOU = "\nyou> "
-AGENT = "agent> "
 
 
 def edit_lines() -> None:
@@ -28,25 +27,25 @@ def edit_lines() -> None:
             import readline  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 
-def ask() -> str | None:
+def ask(prompt: str = YOU) -> str | None:
     """The next line that is not blank, None at the end of input.
 
     What does not come from a terminal is echoed behind the prompt, so that it reads the same.
     """
     while True:
-        line = _typed() if sys.stdin.isatty() else sys.stdin.readline() or None
+        line = _typed(prompt) if sys.stdin.isatty() else sys.stdin.readline() or None
         if line is None:
             return None
         if line.strip():
             if not sys.stdin.isatty():
-                _put(f"{YOU}{texts.plain(line.strip())}\n")
+                _put(f"{prompt}{texts.plain(line.strip())}\n")
             return line.strip()
 
 
-def _typed() -> str | None:
+def _typed(prompt: str) -> str | None:
     try:
         sys.stdout.flush()
-        return input(YOU)
+        return input(prompt)
     except EOFError:
         click.echo()
         return None
@@ -57,12 +56,16 @@ def _put(text: str) -> None:
     sys.stdout.flush()
 
 
-async def show_turn(stream: Any) -> None:
-    """Print a turn as it happens: text as it comes, tool calls and their results."""
-    line = _Line()
+async def show_turn(stream: Any, name: str) -> Any:
+    """Print a turn as it happens: text as it comes, tool calls and their results, handoffs.
+
+    `name` is the agent that has the floor. Returns the response.
+    """
+    line = _Line(name)
     try:
         async for event in stream:
             _show(event, line)
+        return stream.response
     finally:
         close = getattr(stream, "aclose", None)
         if close is not None:
@@ -73,12 +76,14 @@ async def show_turn(stream: Any) -> None:
 class _Line:
     """Whether the cursor is inside a line, and whose."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._open = False
 
     def text(self, text: str) -> None:
         """Go on with the answer."""
-        _put(texts.plain(text) if self._open else AGENT + texts.plain(text))
+        told = texts.plain(text)
+        _put(told if self._open else f"{texts.plain(self.name)}> {told}")
         self._open = True
 
     def alone(self, text: str) -> None:
@@ -99,7 +104,27 @@ def _show(event: Any, line: _Line) -> None:
     elif event.type == "tool_call":
         line.alone(f"  -> {texts.call_text(event.call)}")
     elif event.type == "tool_result":
-        line.alone(f"  <- {texts.short(event.message.text, 2 * texts.WIDTH)}")
+        line.alone(result_text(event.message))
+    elif event.type == "handoff":
+        line.name = event.handoff.target
+        line.alone(f"  {texts.short(line.name)} has the floor now")
+
+
+def result_text(message: Message) -> str:
+    """What a tool said, on one line."""
+    return f"  <- {texts.short(message.text, 2 * texts.WIDTH)}"
+
+
+def show_rest(messages: Sequence[Message]) -> None:
+    """Print what a turn has added that was not streamed."""
+    for message in messages:
+        if message.role == "tool":
+            _put(f"{result_text(message)}\n")
+            continue
+        if message.role == "assistant" and message.text:
+            _put(f"{texts.plain(message.agent or 'agent')}> {texts.plain(message.text)}\n")
+        for call in message.tool_calls or ():
+            _put(f"  -> {texts.call_text(call)}\n")
 
 
 def complain(text: str) -> None:
@@ -126,9 +151,9 @@ async def farewell(runtime: Runtime, session: Any, store: str) -> None:
     shadowed = await runtime.store.find(None, session.id) is not None
     app = ["--app", session.app_name] if shadowed and session.app_name else []
     place = [] if store == places.implied_store() else ["--store", store]
-    for command in ("show", "tail", "verify"):
-        words = [*program(), command, session.id, *place, *app]
-        click.echo(f"  {shlex.join(words)}")
+    asked = [["approve", session.id, approval.id] for approval in session.pending]
+    for words in (*[[command, session.id] for command in ("show", "tail", "verify")], *asked):
+        click.echo(f"  {shlex.join([*program(), *words, *place, *app])}")
 
 
 def program() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -13,13 +13,8 @@ from tertulia.cli import chat_screen, places, texts
 from tertulia.cli.chat_talk import Talk, new_id
 from tertulia.codec import body_of
 from tertulia.errors import AccessDenied, InvalidInput, SessionEnded
-from tertulia.handle import conversation_of
-from tertulia.opening import Opening
 from tertulia.runtime import Runtime
 from tertulia.stores.base import Segment, SessionRow
-
-if TYPE_CHECKING:
-    from tertulia.drafting import Draft
 
 OFFLINE = "offline"
 BY_KEY = (("OPENAI_API_KEY", "openai:gpt-5"), ("ANTHROPIC_API_KEY", "anthropic:claude-sonnet-4-5"))
@@ -28,6 +23,12 @@ BY_KEY = (("OPENAI_API_KEY", "openai:gpt-5"), ("ANTHROPIC_API_KEY", "anthropic:c
 STAND_IN = (
     "rule-based stand-in, no language model; set OPENAI_API_KEY or ANTHROPIC_API_KEY, "
     "or say --model …"
+)
+
+
+TRY = (
+    "\nTry: what is 12 * 12?  or  order two coffees  or  /summary. End this process with kill -9 "
+    "at\nany time, and start it again: it goes on where it was."
 )
 
 
@@ -78,10 +79,11 @@ async def begin(runtime: Runtime, wanted: Wanted, model: str) -> Talk:
     )
     click.echo(f"session  {session_id} ({'new' if row is None else _summary(row)})")
     click.echo(f"model    {model}{f' ({STAND_IN})' if model == OFFLINE else ''}")
+    talk = Talk(runtime, session, agent.name)
     if row is not None:
-        await _resume(runtime, row)
-    click.echo("\nSay something, or /help.")
-    return Talk(runtime, session)
+        await _where_it_was(talk, row)
+    click.echo("\nSay something, or /help." + (TRY if row is None else ""))
+    return talk
 
 
 async def _row(runtime: Runtime, wanted: Wanted) -> SessionRow | None:
@@ -118,23 +120,27 @@ def _summary(row: SessionRow) -> str:
     return f"goes on: {shown}last active {texts.moment(row.active)}"
 
 
-async def _resume(runtime: Runtime, row: SessionRow) -> None:
-    """Show where the conversation was, and close what a dead process left open in it."""
-    session = runtime.session(row.id, app_name=row.app)
-    chat_screen.where_it_was(await session.history(limit=8))
+async def _where_it_was(talk: Talk, row: SessionRow) -> None:
+    """Show where the conversation was, and what becomes of a turn that is open in it."""
+    chat_screen.where_it_was(await talk.session.history(limit=8))
     if row.open_turn is None:
         return
-    if row.holder is not None and runtime.store.worker_is_alive(row.holder):
+    if row.holder is not None and talk.runtime.store.worker_is_alive(row.holder):
         click.echo("\nAnother process is answering in this session; what you say waits for it.")
         return
-    questions = await _questions(runtime, row, row.open_turn)
-    await _recover(runtime, row)
-    click.echo(
-        f"\nThe process that was answering here died in turn {row.open_turn}. "
-        "Its abandoned turn is closed now."
-    )
-    for question in questions:
-        click.echo(f"This was asked, and not answered to its end: {texts.short(question, 400)}")
+    talk.waiting = talk.session.pending
+    talk.left_open = not talk.waiting
+    if talk.waiting:
+        click.echo(f"\nTurn {row.open_turn} waits for you:")
+    elif row.suspended:
+        click.echo(f"\nWhat turn {row.open_turn} waited for is decided; it goes on now:")
+    else:
+        click.echo(
+            f"\nThe process that was answering here died in turn {row.open_turn}. "
+            "It goes on now; no tool that is done runs again:"
+        )
+    for question in await _questions(talk.runtime, row, row.open_turn):
+        click.echo(f"  user: {texts.short(question, 400)}")
 
 
 async def _questions(runtime: Runtime, row: SessionRow, turn: int) -> list[str]:
@@ -143,12 +149,3 @@ async def _questions(runtime: Runtime, row: SessionRow, turn: int) -> list[str]:
     )
     bodies = [body_of(record) for record in records]
     return [str(body.get("content", "")) for body in bodies if body.get("role") == "user"]
-
-
-async def _recover(runtime: Runtime, row: SessionRow) -> None:
-    """Close the abandoned turn as the next turn would do it: in a change that changes nothing."""
-
-    async def nothing(_draft: Draft) -> None:
-        return None
-
-    await conversation_of(runtime, row.app, row.id).append(Opening(), nothing)

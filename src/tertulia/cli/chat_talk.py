@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tertulia.approvals import Approval
 from tertulia.cli import chat_screen, places, texts
 from tertulia.errors import AgentError
 from tertulia.runtime import Runtime
@@ -18,6 +19,7 @@ HELP = """\
 /fork [ID]     branch off here, and go on in the branch
 /rewind N      take back the turn with message N of /history, and all after it
 /events        the newest events of the log
+/summary       the conversation in short: an answer of a type
 /quit          leave; the session stays"""
 
 
@@ -29,10 +31,15 @@ def new_id() -> str:
 class Talk:
     """The session of a chat, and what its lines do to it."""
 
-    def __init__(self, runtime: Runtime, session: Any) -> None:
+    def __init__(self, runtime: Runtime, session: Any, name: str) -> None:
         self.runtime = runtime
         self.session = session
         self.over = False
+        self.left_open = False
+        """A turn is open that nobody runs, and that can go on."""
+        self.waiting: list[Approval] = []
+        """The tool calls that the next lines decide on."""
+        self._name = name
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
             "/history": self._history,
@@ -40,22 +47,55 @@ class Talk:
             "/fork": self._fork,
             "/rewind": self._rewind,
             "/events": self._events,
+            "/summary": self._summary,
             "/quit": self._quit,
         }
 
+    @property
+    def prompt(self) -> str:
+        """What the next line is asked with."""
+        if not self.waiting:
+            return chat_screen.YOU
+        return f"\napprove {texts.wish_text(self.waiting[0])}? [y/n] "
+
     async def take(self, line: str) -> None:
         """Do what a line says; what goes wrong is told in one line."""
-        try:
-            if line.startswith("/"):
-                await self._command(line)
-            else:
-                await chat_screen.show_turn(self.session.stream_async(line))
-        except BrokenPipeError:
-            raise
-        except AgentError as error:
-            chat_screen.complain(str(error) or type(error).__name__)
-        except Exception as error:
-            chat_screen.complain(f"{type(error).__name__}: {error}")
+        if line.startswith("/"):
+            await _told(self._command(line))
+        elif self.waiting:
+            await _told(self._decide(line))
+        else:
+            await _told(self._turn(self.session.stream_async(line)))
+
+    async def go_on(self) -> None:
+        """Go on with the turn that is open."""
+        self.left_open = False
+        await _told(self._resume())
+
+    async def _turn(self, stream: Any) -> None:
+        response = await chat_screen.show_turn(stream, self.session.floor or self._name)
+        self.waiting = response.pending
+
+    async def _decide(self, line: str) -> None:
+        """Approve the first call that waits, or reject it; when none is left the turn goes on."""
+        word, _, reason = line.partition(" ")
+        if word.lower() not in ("y", "yes", "n", "no"):
+            click.echo("say y or n, and after n the reason if you like; /quit lets it wait")
+            return
+        waiting = self.waiting[0].id
+        if word.lower().startswith("y"):
+            await self.session.approve(waiting)
+        else:
+            await self.session.reject(waiting, reason.strip() or None)
+        self.waiting = self.session.pending
+        if not self.waiting:
+            await self._resume()
+
+    async def _resume(self) -> None:
+        row = await places.row_of(self.runtime, self.session.id, self.session.app_name)
+        response = await self.session.resume_async()
+        chat_screen.show_rest([each for each in response.messages if (each.seq or 0) > row.seq])
+        self.waiting = response.pending
 
     async def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -64,6 +104,15 @@ class Talk:
             click.echo(f"{texts.short(name)} is no command; /help lists them")
             return
         await command(rest.strip())
+
+    async def _summary(self, _rest: str) -> None:
+        from tertulia.agents.demo import Summary
+
+        response = await self.session.json_async("Summarize our conversation", schema=Summary)
+        summary: Summary = response.output
+        points = summary.points or [""]
+        first, others = ("points", points[0]), [("", point) for point in points[1:]]
+        texts.print_facts([("about", summary.about), first, *others])
 
     async def _help(self, _rest: str) -> None:
         click.echo(HELP)
@@ -88,6 +137,7 @@ class Talk:
     async def _fork(self, rest: str) -> None:
         before = self.session.id
         self.session = await self.session.fork(rest or new_id())
+        self.waiting = self.session.pending
         click.echo(f"this is {self.session.id} now; {before} stays as it is")
 
     async def _rewind(self, rest: str) -> None:
@@ -105,3 +155,15 @@ class Talk:
 
     async def _quit(self, _rest: str) -> None:
         self.over = True
+
+
+async def _told(work: Awaitable[None]) -> None:
+    """Do something; what goes wrong is told in one line."""
+    try:
+        await work
+    except BrokenPipeError:
+        raise
+    except AgentError as error:
+        chat_screen.complain(str(error) or type(error).__name__)
+    except Exception as error:
+        chat_screen.complain(f"{type(error).__name__}: {error}")
