@@ -94,3 +94,40 @@ def test_memory_outlives_a_conversation_and_goes_with_its_source(tmp_path: Path)
         "with Monday deleted: ['Penicillin and sulfa drugs']",
         "forgotten: True",
     ]
+
+
+def test_a_tool_runs_and_another_waits_for_a_person(tmp_path: Path) -> None:
+    printed = run("06_tools_and_approval", tmp_path)
+    assert printed[0] == "look up order: order A-17 cost 40 euros"
+    assert printed[1] == "waits: refund {'order_id': 'A-17'}"
+    assert printed[2].startswith("refund: 40 euros are on their way (key ")
+    assert printed[3] == "waits: refund {'order_id': 'A-18'}"
+    assert "rejected by a person and did not run. Reason: it was used" in printed[4]
+
+
+def test_a_handoff_is_in_the_stream_and_survives_a_restart(tmp_path: Path) -> None:
+    assert run("08_handoffs", tmp_path) == [
+        "desk -> billing: asks for an invoice",
+        "billing: The invoice of May is on its way.",
+        "the floor is with billing",
+        "[('desk', ''), ('billing', 'The invoice of May is on its way.')]",
+    ]
+
+
+def test_an_answer_is_of_the_type_that_was_asked_for(tmp_path: Path) -> None:
+    assert run("09_structured", tmp_path) == [
+        "Ticket(category='technical', urgent=True)",
+        "technical True 2",
+        "no answer fits, and the history is as it was: 4 messages",
+    ]
+
+
+def test_a_router_goes_on_with_the_next_provider(tmp_path: Path) -> None:
+    assert run("10_router", tmp_path) == [
+        "first: Hello, Ann.",
+        "second: Your name is Ann.",
+        "2 failed, and nothing was lost: 4",
+        "in the audit: [{'from': 'first', 'to': 'second', 'error': 'the provider is down'}]",
+        "poet",
+        "clerk",
+    ]
