@@ -24,9 +24,11 @@ from tertulia.errors import (
     SessionBusy,
     UsageError,
 )
+from tertulia.floor import give_floor
 from tertulia.messages import Message
 from tertulia.opening import Opening
-from tertulia.stores.base import Details, Input, Request, SessionRow
+from tertulia.recovery import close_abandoned
+from tertulia.stores.base import Input, Request, SessionRow
 from tertulia.turns import Asked, Busy, Turn, own_turn
 
 BUSY: tuple[str, ...] = ("queue", "reject", "interrupt")
@@ -145,12 +147,23 @@ async def begin(
     await place.enter()
     try:
         turn = await _start(conversation, opening, asked, place, floor)
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            await _close_begun(conversation)
         conversation.gate.leave()
         await place.withdraw()
         raise
     conversation.turn = turn
     return turn
+
+
+async def _close_begun(conversation: Conversation) -> None:
+    """Close a turn that began although its caller was cancelled while the commit was on its way."""
+    row = await conversation.settled_row()
+    if row is not None and row.open_turn is not None and row.holder is not None:
+        draft = conversation.draft_on(row)
+        await close_abandoned(conversation.host.store, draft)
+        await conversation.made(draft)
 
 
 def check_busy(busy: Any) -> Busy:
@@ -197,7 +210,7 @@ async def _start(
             continue
         place.admitted()
         row, conversation.known = conversation.known, None
-        trace = Trace(draft.turn)
+        trace = Trace(draft.turn, draft.row.details.agent)
         trace.messages = draft.added - before
         turn = Turn(conversation, row, asked, trace)
         turn.agent = agent
@@ -207,21 +220,18 @@ async def _start(
 
 def _fill(draft: Draft, asked: Asked, agent: str | None, place: Place) -> None:
     """The first events of a turn: its start, and its own messages."""
-    body: dict[str, Any] = {"agent": agent, "metadata": asked.metadata, "key": asked.key}
-    if asked.agent is None and agent is not None:
-        body["floor"] = True
+    body: dict[str, Any] = {
+        "agent": agent,
+        "metadata": asked.metadata,
+        "key": asked.key,
+        "floor": asked.agent is None and agent is not None,
+        "before": draft.row.details.agent,
+    }
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
     give_floor(draft, agent)
     place.take(draft)
     for message in asked.messages:
         draft.message(message)
-
-
-def give_floor(draft: Draft, agent: str | None) -> None:
-    """Note the agent that speaks as the one that has the floor."""
-    details: Details = draft.after.get("details", draft.row.details)
-    if agent is not None and details.agent != agent:
-        draft.after["details"] = msgspec.structs.replace(details, agent=agent)
 
 
 def take(draft: Draft, entry: Input) -> None:

@@ -19,6 +19,7 @@ from tertulia.errors import InvalidInput
 from tertulia.events import Record
 from tertulia.opening import Opening
 from tertulia.recovery import turn_records
+from tertulia.stores.base import SessionRow
 
 Decision = Literal["approved", "rejected"]
 
@@ -74,7 +75,7 @@ async def pending(conversation: Conversation, opening: Opening) -> list[Approval
     if row is None:
         return []
     conversation.check_access(row, opening)
-    if not row.suspended or row.open_turn is None:
+    if row.open_turn is None or _runs(conversation, row):
         return []
     known = approvals(await turn_records(conversation.host.store, row, row.open_turn))
     return [known[call] for call in row.open_calls if call in known and not known[call].decision]
@@ -91,12 +92,14 @@ async def decide(
 
     Raises InvalidInput where no such call waits, or where it was decided otherwise.
     """
-    await conversation.existing(opening)
+    before = await conversation.existing(opening)
+    if before.open_turn is None or _runs(conversation, before):
+        raise InvalidInput(_unknown(conversation.id, call_id, ()))
 
     async def build(draft: Draft) -> Approval:
         row = draft.row
         records = []
-        if row.suspended and row.open_turn is not None:
+        if row.open_turn is not None:
             records = await turn_records(conversation.host.store, row, row.open_turn)
         known = approvals(records)
         found = known.get(call_id)
@@ -111,6 +114,14 @@ async def decide(
         return msgspec.structs.replace(found, decision=decision, reason=reason)
 
     return await conversation.append(opening, build, How(suspended="keep"))
+
+
+def _runs(conversation: Conversation, row: SessionRow) -> bool:
+    """Whether a worker that lives runs the open turn: then nothing of it waits for a person."""
+    store = conversation.host.store
+    if row.holder is None or row.holder == store.worker:
+        return conversation.turn is not None
+    return store.worker_is_alive(row.holder)
 
 
 def _unknown(session_id: str, call_id: str, known: Iterable[Approval]) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from tertulia import events, retention
 from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
 from tertulia.errors import RetentionRefused, SessionBusy, SessionExists
+from tertulia.floor import floor_at, set_floor
 from tertulia.opening import Opening
 from tertulia.stores.base import Branch, LogStore, Segment, SessionRow
 from tertulia.turns import own_turn
@@ -57,6 +60,8 @@ async def rewind(conversation: Conversation, opening: Opening, to: int) -> int:
         draft.branch = await _standing_on(store, view, row.key, low)
         draft.after["branch"] = low
         draft.visible = visible
+        if row.details.agent is not None:
+            set_floor(draft, await floor_at(store, view))
         return position
 
     return await conversation.append(opening, build)
@@ -79,6 +84,9 @@ async def fork(
     uid = host.ids.uid()
     digest = await _digest_at(source, owner, position)
     now = host.clock.now()
+    details = row.details
+    if details.agent is not None and position != row.seq:
+        details = msgspec.structs.replace(details, agent=await floor_at(store, view))
     child = SessionRow(
         key=0,
         uid=uid,
@@ -94,7 +102,7 @@ async def fork(
         marks=row.marks,
         created=now,
         active=now,
-        details=row.details,
+        details=details,
     )
     draft = Draft(child, now=now, salt=host.ids.salt, create=True)
     draft.branch = await _standing_on(store, view, 0, position)

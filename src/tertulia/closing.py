@@ -16,10 +16,12 @@ HARMLESS: frozenset[str] = frozenset(("none", "idempotent"))
 class Trace:
     """What a turn has done so far, in this process or as read from its log after a crash."""
 
-    __slots__ = ("calls", "harmful", "messages", "results", "turn", "unstarted")
+    __slots__ = ("calls", "floor", "harmful", "messages", "results", "turn", "unstarted")
 
-    def __init__(self, turn: int) -> None:
+    def __init__(self, turn: int, floor: str | None = None) -> None:
         self.turn = turn
+        self.floor = floor
+        """The agent that had the floor before the turn."""
         self.messages = 0
         self.harmful = False
         self.calls: dict[str, str] = {}
@@ -29,7 +31,9 @@ class Trace:
 
     def feed(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take note of one event of the turn."""
-        if kind == events.TOOL_CALLED:
+        if kind == events.TURN_STARTED:
+            self.floor = body.get("before")
+        elif kind == events.TOOL_CALLED:
             effect = str(body.get("effect", "unknown"))
             self.calls[str(body.get("call"))] = effect
             self.unstarted.discard(str(body.get("call")))

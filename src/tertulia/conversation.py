@@ -67,7 +67,7 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     """Also when the conversation was ended."""
     suspended: Literal["refuse", "keep", "close"] = "refuse"
     """What becomes of a turn that waits for an approval: it forbids the change, goes on waiting
-    with the change as a part of it, or is closed as if it had been left behind."""
+    with the change as a part of it (so does one that was left behind), or is closed."""
     held: Callable[[SessionRow], Awaitable[None]] | None = None
     """Called once when it has to wait for another process."""
 
@@ -169,6 +169,9 @@ class Conversation:
             writes = tuple(self.pending)
             try:
                 draft = await self.draft(opening, how)
+            except ApprovalPending as error:
+                self.refuse_writes(writes, error)
+                raise
             except SessionBusy:
                 raise
             except AgentError as error:
@@ -284,14 +287,24 @@ class Conversation:
             )
         if row.suspended and how.suspended == "refuse":
             raise self.suspended(row)
-        if row.suspended and how.suspended == "keep":
-            return Draft(row, now=host.clock.now(), salt=host.ids.salt, turn=row.open_turn)
+        if row.open_turn is not None and how.suspended == "keep":
+            return self.draft_on(row, row.open_turn)
         group = await self._group(row) if row.open_calls and row.open_turn is None else None
         draft = Draft(row, now=host.clock.now(), salt=host.ids.salt, group=group)
         if row.open_turn is not None:
             await close_abandoned(host.store, draft)
         merge(draft, opening)
         return draft
+
+    def draft_on(self, row: SessionRow, turn: int | None = None) -> Draft:
+        """A draft on a row as it is, with nothing in it yet."""
+        return Draft(row, now=self.host.clock.now(), salt=self.host.ids.salt, turn=turn)
+
+    async def settled_row(self) -> SessionRow | None:
+        """The row after all that this process had submitted when it was asked for."""
+        self.known = None
+        await self.host.store.drop_inputs(())
+        return await self.row()
 
     def suspended(self, row: SessionRow) -> ApprovalPending:
         """What is told to whom wants to go on while a turn waits for an approval."""
@@ -399,7 +412,7 @@ class Conversation:
     async def _take_back(self, entry: Input) -> None:
         """Withdraw an input whose waiter was cancelled while it was being written."""
         store = self.host.store
-        await store.drop_inputs(())
+        await store.drop_inputs(())  # whatever was submitted before is carried out then
         mine = [
             found.id
             for found in await store.inputs(entry.session)

@@ -160,6 +160,9 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 def _call_soon(loop: Loop, future: asyncio.Future[None]) -> None:
+    if asyncio._get_running_loop() is loop:  # pyright: ignore[reportPrivateUsage]
+        _wake(future)
+        return
     try:
         loop.call_soon_threadsafe(_wake, future)
     except RuntimeError:

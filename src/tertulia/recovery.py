@@ -8,6 +8,7 @@ from tertulia import closing, events
 from tertulia.codec import body_of
 from tertulia.drafting import Draft
 from tertulia.events import Record
+from tertulia.floor import set_floor
 from tertulia.stores.base import LogStore, Mark, Segment, SessionRow
 from tertulia.view import CUTS
 
@@ -59,6 +60,7 @@ async def close_turn(
     draft.after["holder"] = None
     draft.after["open_turn"] = None
     if not kept:
+        set_floor(draft, trace.floor)
         await _hide_turn(store, draft, trace.turn)
     else:
         draft.count(messages)

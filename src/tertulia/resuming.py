@@ -10,7 +10,6 @@ from tertulia import closing, events
 from tertulia.approvals import Approval, approvals
 from tertulia.codec import body_of
 from tertulia.conversation import MAX_RACES, Conversation, How
-from tertulia.drafting import Draft
 from tertulia.errors import SessionBusy, SessionEnded, UsageError
 from tertulia.events import Record
 from tertulia.messages import Message, ToolCall
@@ -19,6 +18,7 @@ from tertulia.recovery import turn_records
 from tertulia.scoped import staged_writes
 from tertulia.stores.base import SessionRow
 from tertulia.turns import Asked, Turn, own_turn
+from tertulia.usage import Usage
 
 
 class OpenCall(msgspec.Struct, frozen=True):
@@ -36,6 +36,8 @@ class Resumed(msgspec.Struct, frozen=True):
 
     turn: Turn
     calls: list[OpenCall]
+    usage: Usage
+    """What its model requests consumed before."""
 
 
 async def resume(conversation: Conversation, opening: Opening, seconds: float | None) -> Resumed:
@@ -49,7 +51,9 @@ async def resume(conversation: Conversation, opening: Opening, seconds: float | 
     await conversation.enter(seconds)
     try:
         resumed = await _take_over(conversation, opening)
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            await _give_back(conversation)
         conversation.gate.leave()
         raise
     conversation.turn = resumed.turn
@@ -65,7 +69,7 @@ async def _take_over(conversation: Conversation, opening: Opening) -> Resumed:
         records = await turn_records(host.store, row, number)
         decided = approvals(records)
         _check_decided(conversation, row, decided)
-        draft = Draft(row, now=host.clock.now(), salt=host.ids.salt, turn=number)
+        draft = conversation.draft_on(row, number)
         draft.add(events.TURN_RESUMED, {})
         draft.after["holder"] = host.store.worker
         draft.after["epoch"] = row.epoch + 1
@@ -73,6 +77,17 @@ async def _take_over(conversation: Conversation, opening: Opening) -> Resumed:
             held, conversation.known = conversation.known, None
             return _resumed(conversation, held, records, decided)
     raise conversation.outrun()
+
+
+async def _give_back(conversation: Conversation) -> None:
+    """Let go of a turn that was taken although its caller was cancelled meanwhile."""
+    row = await conversation.settled_row()
+    if row is None or row.open_turn is None or row.holder != conversation.host.store.worker:
+        return
+    draft = conversation.draft_on(row, row.open_turn)
+    draft.add(events.TURN_SUSPENDED, {"calls": list(row.open_calls)})
+    draft.after["holder"] = None
+    await conversation.made(draft)
 
 
 async def _open_row(conversation: Conversation, opening: Opening) -> SessionRow:
@@ -112,9 +127,21 @@ def _resumed(
     messages = [record for record in records if record.type == events.MESSAGE_ADDED]
     started = body_of(records[0])
     turn = Turn(conversation, row, _asked(started, messages[:1]), trace)
-    turn.agent = row.details.agent or started.get("agent")
+    turn.agent = _speaking(records)
     turn.writes = staged_writes(records)
-    return Resumed(turn, _open_calls(row, messages, decided, trace))
+    usage = Usage()
+    for record in records:
+        usage = usage.noted(body_of(record)) if record.type == events.USAGE else usage
+    return Resumed(turn, _open_calls(row, messages, decided, trace), usage)
+
+
+def _speaking(records: list[Record]) -> str | None:
+    """The agent that spoke last in a turn."""
+    agent: str | None = body_of(records[0]).get("agent")
+    for record in records:
+        if record.type in (events.HANDOFF, events.FAILOVER):
+            agent = body_of(record).get("to")
+    return agent
 
 
 def _asked(started: dict[str, Any], first: list[Record]) -> Asked:

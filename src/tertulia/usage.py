@@ -33,6 +33,9 @@ class Usage(msgspec.Struct, frozen=True):
         return self.plus(_count(body.get("input_tokens")), _count(body.get("output_tokens")))
 
 
+NOTHING_SPENT = Usage()
+
+
 def sum_of(usages: Iterable[Usage]) -> Usage:
     """All of them together."""
     total = Usage()

@@ -277,8 +277,8 @@ class View:
         async for page in self._pages():
             for segment in page:
                 if segment.high > low:
-                    async for parts in self._shown(segment, holes, floor, high + 1):
-                        blocks.append(await self._store.messages(parts))
+                    shown = self._shown(segment, holes, floor, high + 1)
+                    blocks.extend([await self._store.messages(parts) async for parts in shown])
         return [record for block in reversed(blocks) for record in block]
 
     async def count(self) -> int:

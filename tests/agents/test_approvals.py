@@ -292,13 +292,6 @@ async def test_state_cannot_be_set_and_whoever_awaits_it_is_told(
     assert await session.unlock() == response.turn
 
 
-REFUSED = pytest.mark.xfail(
-    strict=True,
-    reason="a state write that was refused stays in the queue, and is tried at every later call",
-)
-
-
-@REFUSED
 async def test_a_state_that_was_refused_is_not_set_later(runtime: Runtime, shop: Shop) -> None:
     session, _, _ = await suspended(runtime, shop, "Done.")
     with pytest.raises(ApprovalPending):
@@ -309,7 +302,6 @@ async def test_a_state_that_was_refused_is_not_set_later(runtime: Runtime, shop:
     assert session.get_state("k") is None
 
 
-@REFUSED
 async def test_a_state_that_was_refused_does_not_forbid_reading(
     runtime: Runtime, shop: Shop
 ) -> None:
@@ -324,7 +316,6 @@ async def test_a_state_that_was_refused_does_not_forbid_reading(
         await session.unlock()
 
 
-@REFUSED
 async def test_a_state_that_was_refused_does_not_forbid_to_close(
     tmp_path: Path, shop: Shop
 ) -> None:
@@ -585,10 +576,6 @@ async def test_of_two_workers_that_resume_at_once_one_runs_the_tool(
         await check_whole(mine)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="approve and reject wait for the holder of the turn, up to ten minutes",
-)
 async def test_a_decision_on_a_call_that_runs_already_is_refused_at_once(
     tmp_path: Path, shop: Shop
 ) -> None:

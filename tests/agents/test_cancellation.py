@@ -215,11 +215,6 @@ async def test_wherever_a_turn_is_cancelled_the_next_one_works(
     assert ("user", "assistant", "tool", "tool") in seen
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a call that is cancelled while the commit that begins its turn is on its way leaves "
-    "the turn open, and the session held, until this process begins another turn on it",
-)
 @pytest.mark.parametrize("runtime", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("streamed", [False, True], ids=["run", "stream"])
 @pytest.mark.parametrize("scene", [openai_server], ids=["openai"], indirect=True)
@@ -231,11 +226,6 @@ async def test_a_turn_that_is_cancelled_as_it_begins_is_closed(
     assert scene.open == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the task that drives a turn may be cancelled before its first step, by a loop that "
-    "shuts down; then nobody gives the outcome, and the call never ends",
-)
 @pytest.mark.parametrize("runtime", ["memory"], indirect=True)
 @pytest.mark.parametrize("streamed", [False, True], ids=["run", "stream"])
 @pytest.mark.parametrize("scene", [openai_server], ids=["openai"], indirect=True)

@@ -128,10 +128,6 @@ async def test_a_fork_has_the_floor_of_its_point(runtime: Runtime) -> None:
     assert (session.floor, now.floor) == ("ann", "bob")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a fork copies the floor of now",
-)
 async def test_a_fork_of_an_earlier_point_has_the_floor_of_then(runtime: Runtime) -> None:
     session = runtime.session("s")
     ann, bob = of("ann", session=session), of("bob", session=session)
@@ -141,10 +137,6 @@ async def test_a_fork_of_an_earlier_point_has_the_floor_of_then(runtime: Runtime
     assert session.fork("then", at=last.seq).floor == "ann"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="rewind leaves the floor where it is",
-)
 async def test_a_rewind_brings_the_floor_of_then_back(runtime: Runtime) -> None:
     session = runtime.session("s")
     ann, bob = of("ann", session=session), of("bob", session=session)
@@ -155,10 +147,6 @@ async def test_a_rewind_brings_the_floor_of_then_back(runtime: Runtime) -> None:
     assert session.floor == "ann"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the floor is written when the turn starts, and not taken back when it fails",
-)
 async def test_a_turn_that_failed_leaves_the_floor_where_it_was(runtime: Runtime) -> None:
     session = runtime.session("s")
     ann = of("ann", session=session)
@@ -169,10 +157,6 @@ async def test_a_turn_that_failed_leaves_the_floor_where_it_was(runtime: Runtime
     assert session.floor == "ann"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="agent.run of a nameless agent is answered by whoever has the floor",
-)
 async def test_an_agent_without_a_name_answers_when_it_is_run(runtime: Runtime) -> None:
     session = runtime.session("s")
     ann = of("ann", session=session)
@@ -216,10 +200,6 @@ async def test_a_session_is_run_by_the_agent_that_was_made_with_it(runtime: Runt
     assert {ann.name, bob.name} == set(await answers(session))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="only agents with a name are known to their session",
-)
 async def test_a_session_is_run_by_the_nameless_agent_that_was_made_with_it(
     runtime: Runtime,
 ) -> None:

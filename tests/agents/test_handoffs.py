@@ -161,10 +161,6 @@ async def test_ping_pong_ends_with_an_error_and_a_valid_history(runtime: Runtime
     assert (await ann.run("Again", session=session)).text == "Enough."
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the floor is written when the handoff happens, and a failed turn does not take it back",
-)
 async def test_a_handoff_in_a_turn_that_failed_has_not_happened(runtime: Runtime) -> None:
     theirs = ScriptedModel(ModelError("it broke"))
     mine = ScriptedModel("I am Ann.", TO_BOB, "Ann again.")
@@ -236,10 +232,6 @@ async def test_an_unknown_name_is_an_error_that_lists_those_that_are_known(
     assert (await bob.run("Hi")).text == "Hi."
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the handoffs of others are looked up when they get the floor, in the middle of a turn",
-)
 async def test_an_unknown_name_further_on_is_an_error_before_anything_happens(
     runtime: Runtime,
 ) -> None:
@@ -258,10 +250,6 @@ def test_what_nobody_can_hand_over_to_is_refused_at_once(handoffs: list[object])
         Agent("ann", handoffs=handoffs)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="both are offered to the model, and the tool wins",
-)
 async def test_a_tool_with_the_name_of_a_transfer_is_refused(runtime: Runtime) -> None:
     @tool
     def transfer_to_bob() -> str:

@@ -188,10 +188,6 @@ async def test_usage_of_all_parts_is_in_the_audit(runtime: Runtime) -> None:
     assert used == [(10, "ann"), (20, "ann")]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the usage of a response counts the requests since the resume only",
-)
 async def test_the_answer_counts_what_the_whole_turn_consumed(runtime: Runtime) -> None:
     session, _ = await waiting(
         runtime,
@@ -216,10 +212,6 @@ async def test_a_router_resumes_with_the_agent_that_was_at_it(runtime: Runtime) 
     assert (response.text, response.agent) == ("Bob.", "bob")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the stand-ins of a resumed turn are those of the first agent, the failed one too",
-)
 async def test_an_agent_that_fails_after_the_resume_has_the_others_as_stand_ins(
     runtime: Runtime,
 ) -> None:

@@ -318,10 +318,6 @@ async def test_a_specialist_whose_model_fails_is_stood_in_for(runtime: Runtime) 
     await check_whole(session)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="whoever got the floor by a handoff is still among the stand-ins",
-)
 async def test_who_failed_after_a_handoff_within_the_router_is_not_asked_again(
     runtime: Runtime,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -28,8 +29,8 @@ def _step(data: Any, pause: Pause) -> Any:
         calls = cast("list[tuple[str, dict[str, Any]]]", data)
         return [call(name, **arguments) for name, arguments in calls]
 
-    def paused(_: object) -> Any:
-        pause(data["pause"])
+    async def paused(_: object) -> Any:
+        await asyncio.to_thread(pause, data["pause"])
         return _step(data["then"], pause)
 
     return paused

@@ -393,10 +393,6 @@ async def killed_beside_a_call_that_waits(file: Path) -> None:
         other.kill()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="pending and approve look at suspended turns only, and resume waits for the decision",
-)
 async def test_killed_beside_a_call_that_waits_the_decision_can_still_be_made(
     file: Path, here: Open
 ) -> None:
@@ -410,10 +406,6 @@ async def test_killed_beside_a_call_that_waits_the_decision_can_still_be_made(
     await check_whole(mine.session)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="resume asks for a decision on calls that pending does not list",
-)
 async def test_killed_beside_a_call_that_waits_a_resume_suspends_it_or_says_what_to_do(
     file: Path, here: Open
 ) -> None:
@@ -427,10 +419,6 @@ async def test_killed_beside_a_call_that_waits_a_resume_suspends_it_or_says_what
     assert [each.name for each in mine.session.pending] == ["refund"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="approve closes a turn that was left behind, before it finds that no such call waits",
-)
 async def test_a_decision_that_nobody_waits_for_leaves_what_was_killed_to_be_resumed(
     file: Path, here: Open
 ) -> None:
@@ -441,6 +429,93 @@ async def test_a_decision_that_nobody_waits_for_leaves_what_was_killed_to_be_res
     with pytest.raises(UsageError, match="waits for an approval"):
         mine.session.approve("call_1")
     assert (await mine.resume()).text == "Done."
+
+
+APPROVED = [
+    "session.created turn.started message.added",
+    "usage message.added approval.requested",
+    "turn.suspended",
+    "approval.granted",
+    "turn.resumed",
+    "tool.called",
+    "inside refund 5",
+    "tool.returned message.added",
+    "usage message.added turn.completed",
+]
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+async def test_killed_anywhere_around_an_approval_the_turn_can_be_finished(
+    file: Path, here: Open, steps: int
+) -> None:
+    script: list[Any] = [[["refund", {"what": "5"}]], "Done."]
+    with child(file, "all", *script, stepped=True, wait=["refund 5"]) as other:
+        heard = [other.hear()]
+        while len(heard) < steps:
+            other.tell()
+            heard.append(other.hear())
+        other.kill()
+    ran = [line.rsplit(" ", 1)[0] if line.startswith("inside") else line for line in heard]
+    assert ran == APPROVED[:steps]
+    again = [call("refund", what="5")] if steps == 1 else []
+    mine = here(*again, "Done.")
+    response = await finish(mine)
+    assert response.text == "Done."
+    history = await check_whole(mine.session)
+    assert ran.count("inside refund 5") + len(mine.ran) == (0 if steps == 6 else 1)
+    assert [outcome for _, outcome in results(history)] == ["unknown" if steps in (6, 7) else None]
+
+
+async def finish(mine: Here) -> Response:
+    """Approve what waits, and go on, until there is an answer."""
+    for _ in range(3):
+        for each in mine.session.pending:
+            mine.session.approve(each.id)
+        response = await mine.resume()
+        if not response.pending:
+            return response
+    raise AssertionError("it waits again and again")
+
+
+async def test_what_waited_for_the_turn_comes_in_with_the_next(file: Path, here: Open) -> None:
+    with child(file, "run", {"pause": "asked", "then": "never"}, queued="Second") as other:
+        assert other.hear() == "asked"
+        mine = here("Done.", "Next.")
+        with anyio.fail_after(AT_ONCE):
+            while not await mine.session._host.store.inputs(1):  # pyright: ignore[reportPrivateUsage]
+                await asyncio.sleep(0.01)
+        other.kill()
+    assert (await mine.resume()).text == "Done."
+    assert [m.text for m in mine.session.pending_inputs] == ["Second"]
+    assert (await mine.session.run_async("Third")).text == "Next."
+    assert [m.text for m in await check_whole(mine.session)] == [
+        "Go",
+        "Done.",
+        "Second",
+        "Third",
+        "Next.",
+    ]
+    assert mine.session.pending_inputs == []
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+async def test_a_turn_that_was_written_by_hand_is_gone_on_with_by_an_agent(
+    file: Path, steps: int
+) -> None:
+    with child_of("steps", file, "by hand", "unknown") as other:
+        other.hear()
+        for _ in range(steps - 1):
+            other.tell()
+            other.hear()
+        other.kill()
+    model = ScriptedModel("Done by an agent.", "Next.")
+    async with Runtime(f"sqlite:///{file}") as runtime:
+        session = Agent("ann", model).session("s", runtime=runtime)
+        with anyio.fail_after(AT_ONCE):
+            assert (await session.resume_async()).text == "Done by an agent."
+        history = await check_whole(session)
+        assert said(model.requests[0].messages) == said(history)[:-1]
+        assert (await session.run_async("More")).text == "Next."
 
 
 CUTS = [

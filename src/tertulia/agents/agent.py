@@ -14,6 +14,7 @@ from tertulia.agents.speakers import (
     Options,
     Speaker,
     check_handoffs,
+    check_names,
     transfers,
 )
 from tertulia.agents.tools import tools_of
@@ -66,6 +67,7 @@ class Agent(Runner):
         self.tools = tools_of(tools)
         self.output_type = output_type
         self._handoffs = check_handoffs(handoffs)
+        check_names(self.tools, self._handoffs, typed=output_type is not None)
         self.description = description
         self._session = session
         self._temperature = check_temperature(temperature)
@@ -92,6 +94,8 @@ class Agent(Runner):
 
     def speaker(self, options: Options, known: Mapping[str, Member]) -> Speaker:
         """What it asks its model with in a turn. Raises ConfigurationError."""
+        output_type = _either(options.output_type, self.output_type)
+        check_names(self.tools, self._handoffs, typed=output_type is not None)
         budget = self._budget
         if options.keep_last is not None or options.max_context_tokens is not None:
             budget = Budget(
@@ -105,7 +109,7 @@ class Agent(Runner):
             instructions=self.instructions,
             tools=self.tools,
             transfers=transfers(self._handoffs, known),
-            output_type=_either(options.output_type, self.output_type),
+            output_type=output_type,
             temperature=_either(options.temperature, self._temperature),
             max_tokens=_either(options.max_tokens, self._max_tokens),
             budget=budget,
@@ -114,13 +118,13 @@ class Agent(Runner):
     def _cast(self, session: Session, request: Message | None, options: Options) -> Cast:
         self._make_known(session)
         cast = Cast(self, options, session._conversation.agents)  # pyright: ignore[reportPrivateUsage]
-        cast.speaker(self.name)  # what is missing is said before the turn begins
+        cast.check()  # what is missing is said before the turn begins
         return cast
 
     def _make_known(self, session: Session) -> None:
         """Whoever has the floor in a session is found by name, as long as it lives."""
-        if self._name is not None:
-            session._conversation.agents[self._name] = self  # pyright: ignore[reportPrivateUsage]
+        key = self._name or f"{id(self)} has no name"
+        session._conversation.agents[key] = self  # pyright: ignore[reportPrivateUsage]
 
 
 def _either(said: Any, usual: Any) -> Any:

@@ -82,7 +82,7 @@ class Asking:
     ) -> None:
         self._session = session
         self._turn = turn
-        self._speaker = speaker
+        self.speaker = speaker
         self._context = context
         self._out = out
         self._aside = aside
@@ -97,7 +97,7 @@ class Asking:
 
         Raises ModelError, BrokenAnswer, SchemaValidationError, ConfigurationError.
         """
-        kind = self._speaker.output_type
+        kind = self.speaker.output_type
         output = None if kind is None else await prepare_output(kind)
         request = await self._request(output, may_call)
         used = {call.id for message in request.messages for call in message.tool_calls or ()}
@@ -111,12 +111,11 @@ class Asking:
                 if not answer.calls:
                     await self._out.put(StreamEvent(type="text_delta", text=answer.text))
                 return answer
-            self._turn.note(
-                events.OUTPUT_REJECTED, {"text": answer.text[:10_000], "error": problem}
-            )
+            self._turn.note(events.OUTPUT_REJECTED, _rejected(answer, problem))
+            used.update(made.call.id for made in answer.calls)
             if not left:
                 raise SchemaValidationError(
-                    f"{self._speaker.model.name} gave no answer that fits "
+                    f"{self.speaker.model.name} gave no answer that fits "
                     f"{output.spec.name} in {OUTPUT_RETRIES + 1} attempts: {problem}"
                 )
             messages = [*request.messages, *_complaint(answer, problem)]
@@ -125,7 +124,7 @@ class Asking:
 
     async def _request(self, output: Output | None, may_call: bool) -> ModelRequest:
         """What the model is to see: the conversation, with all of the running turn."""
-        speaker = self._speaker
+        speaker = self.speaker
         said = (self._turn.row.details.system, await self._instructions())
         system = "\n\n".join(text for text in said if text) or None
         messages = await visible(self._session, self._turn.number, speaker.budget, system)
@@ -145,7 +144,7 @@ class Asking:
         )
 
     async def _instructions(self) -> str | None:
-        given = self._speaker.instructions
+        given = self.speaker.instructions
         if given is None or isinstance(given, str):
             return given
         made = given(self._context)
@@ -175,7 +174,7 @@ class Asking:
     async def _read(self, request: ModelRequest, answer: Answer, *, quiet: bool) -> None:
         text: list[str] = []
         try:
-            async with _stream(self._speaker, request) as stream:
+            async with _stream(self.speaker, request) as stream:
                 async for event in stream:
                     if isinstance(event, TextDelta):
                         text.append(event.text)
@@ -194,7 +193,7 @@ class Asking:
         """What a span says of a request."""
         return {
             "conversation": self._session.id,
-            "model": self._speaker.model.name,
+            "model": self.speaker.model.name,
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
         }
@@ -203,8 +202,8 @@ class Asking:
         """What one request consumed, as an event beside what came of it."""
         self.usage = self.usage.plus(usage.input_tokens, usage.output_tokens)
         body: dict[str, Any] = {
-            "agent": self._speaker.name,
-            "model": self._speaker.model.name,
+            "agent": self.speaker.name,
+            "model": self.speaker.model.name,
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
         }
@@ -256,6 +255,15 @@ def _settle(answer: Answer, output: Output) -> str | None:
         return str(error)
     answer.text, answer.calls = output.dump(answer.output), []
     return None
+
+
+def _rejected(answer: Answer, problem: str) -> dict[str, Any]:
+    """What the audit keeps of an answer that did not fit."""
+    text = answer.text
+    for made in answer.calls:
+        said = made.malformed or msgspec.json.encode(made.call.arguments).decode()
+        text = f"{text}{said}"
+    return {"text": text[:10_000], "error": problem}
 
 
 def _complaint(answer: Answer, problem: str) -> Sequence[Message]:

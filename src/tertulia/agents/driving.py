@@ -15,8 +15,10 @@ from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.drafting import Draft
 from tertulia.errors import TurnInterrupted, UsageError
+from tertulia.floor import give_floor
 from tertulia.resuming import OpenCall
 from tertulia.turns import LISTEN_SECONDS, Asked, Turn, own_turn
+from tertulia.usage import Usage
 
 MAX_DEPTH = 8
 """Agents inside of tools of agents, on one session."""
@@ -29,6 +31,8 @@ class Begun(msgspec.Struct, frozen=True):
 
     turn: Turn
     calls: list[OpenCall] = []
+    usage: Usage = Usage()
+    """What it consumed before it was resumed."""
     joined: bool = False
     """It is the turn of the calling code, which closes it."""
 
@@ -45,8 +49,8 @@ async def begin(plan: Plan) -> Begun:
         return Begun(running, joined=True)
     if plan.resuming:
         resumed = await resuming.resume(conversation, opening, plan.asked.timeout)
-        return Begun(resumed.turn, resumed.calls)
-    floor = plan.cast.floor if plan.asked.agent is None else None
+        return Begun(resumed.turn, resumed.calls, resumed.usage)
+    floor = plan.cast.floor if plan.by_floor else None
     turn = await admission.begin(conversation, opening, plan.asked, floor)
     session._opened()  # pyright: ignore[reportPrivateUsage]
     return Begun(turn)
@@ -68,7 +72,7 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     with telemetry.span("turn", told) as span:
         try:
             loop = Loop(turn, plan, exchange, watcher)
-            response = await loop.run(turn.agent, begun.calls)
+            response = await loop.run(turn.agent, begun.calls, begun.usage)
         except (asyncio.CancelledError, TurnInterrupted):
             reason = turn.stop.result() if turn.stop.done else "cancelled"
             stopped = TurnInterrupted(reason, session_id=plan.session.id)
@@ -133,7 +137,7 @@ async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:
     """The request of an agent that joins a turn, which gives it the floor."""
     for message in asked.messages:
         draft.message(message)
-    admission.give_floor(draft, agent)
+    give_floor(draft, agent)
 
 
 async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseException) -> None:

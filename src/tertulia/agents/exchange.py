@@ -11,6 +11,7 @@ from typing import Any
 
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.doors import Outcome
+from tertulia.errors import TurnInterrupted
 from tertulia.turns import Turn
 
 BUFFER = 64
@@ -108,6 +109,11 @@ class Exchange:
         self.offer(StreamEvent(type="error", error=error))
         self.outcome.set_error(error)
         self._ended()
+
+    def abandon(self) -> None:
+        """The driver is gone: where it gave no outcome, because it never ran, that is the end."""
+        if not self.outcome.done:
+            self.fail(TurnInterrupted(self._reason or "the event loop was shut down"))
 
     def finish(self, response: Response) -> None:
         """The end, with the answer."""

@@ -23,7 +23,7 @@ from tertulia.messages import Message
 from tertulia.resuming import OpenCall
 from tertulia.session import Session
 from tertulia.turns import Asked, Turn
-from tertulia.usage import sum_of
+from tertulia.usage import NOTHING_SPENT, Usage, sum_of
 
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
@@ -37,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The session is for this turn only, and removed after it."""
     asked: Asked
     cast: Cast
+    by_floor: bool = False
+    """Whoever has the floor answers."""
     resuming: bool = False
     """It goes on with the turn that is open, and `asked` only says how long to wait."""
 
@@ -64,9 +66,16 @@ class Loop:
         self._speaker: Speaker
         self._context: RunContext
         self._askings: list[Asking] = []
+        self._spent = NOTHING_SPENT
 
-    async def run(self, agent: str | None, calls: Sequence[OpenCall] = ()) -> Response:
-        """The answer; the turn is complete then, or suspended, unless it is joined."""
+    async def run(
+        self, agent: str | None, calls: Sequence[OpenCall] = (), spent: Usage = NOTHING_SPENT
+    ) -> Response:
+        """The answer; the turn is complete then, or suspended, unless it is joined.
+
+        `calls` are open in a turn that goes on, and `spent` is what it consumed before.
+        """
+        self._spent = spent
         self._speak(self._plan.cast.speaker(agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
         if calls and not await self._resume(calls):
@@ -116,7 +125,7 @@ class Loop:
     def _stand_in(self, error: ModelError) -> None:
         """Let the next agent go on with the turn; raises the error where there is none."""
         failed = self._speaker
-        speaker = self._plan.cast.stand_in()
+        speaker = self._plan.cast.stand_in([asking.speaker for asking in self._askings])
         if speaker is None:
             if len(self._errors) == 1:
                 raise error
@@ -224,7 +233,7 @@ class Loop:
             output=output if structured else text,
             messages=messages,
             tool_calls=[call for message in messages for call in message.tool_calls or ()],
-            usage=sum_of(asking.usage for asking in self._askings),
+            usage=sum_of((self._spent, *(asking.usage for asking in self._askings))),
             turn=self._turn.number,
             latency=monotonic() - self._began,
             agent=self._speaker.name,

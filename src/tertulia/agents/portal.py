@@ -34,10 +34,14 @@ class Portal:
                 "await run_async or iterate over stream_async instead"
             )
 
-    def start(self, work: Work) -> None:
-        """Start work as a task, in a copy of the caller's context."""
+    def start(self, work: Work, at_end: Callable[[], None]) -> None:
+        """Start work as a task, in a copy of the caller's context; `at_end` is called after it."""
         context = copy_context()
-        self._loop.call_soon_threadsafe(lambda: hold(work, context))
+
+        def begin() -> None:
+            hold(work, context).add_done_callback(lambda _: at_end())
+
+        self._loop.call_soon_threadsafe(begin)
 
     def close(self) -> None:
         """Cancel what runs, wait for it shortly, and end the thread."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from tertulia import admission
@@ -9,7 +11,7 @@ from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.outputs import prepare_output
 from tertulia.agents.response import Response, StreamEvent
-from tertulia.errors import IdempotencyConflict, InvalidInput
+from tertulia.errors import IdempotencyConflict, InvalidInput, SchemaValidationError
 from tertulia.stores.base import Request
 from tertulia.turns import own_turn
 
@@ -54,7 +56,15 @@ async def give_earlier(plan: Plan, exchange: Exchange, request: Request) -> None
     """The stored answer of a request that was carried out before."""
     response = msgspec.json.decode(request.result or b"{}", type=Response)
     kind = plan.cast.speaker(response.agent).output_type
-    output = response.text if kind is None else (await prepare_output(kind)).read(response.text)
+    output: Any = response.text
+    if kind is not None:
+        try:
+            output = (await prepare_output(kind)).read(response.text)
+        except ValueError as error:
+            raise SchemaValidationError(
+                f"the answer that is stored for idempotency key {plan.asked.key!r} is of another "
+                f"type: {error}"
+            ) from error
     _give(exchange, msgspec.structs.replace(response, output=output))
 
 

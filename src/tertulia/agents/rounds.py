@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from tertulia import events, telemetry
-from tertulia.admission import give_floor
 from tertulia.agents.context import RunContext
 from tertulia.agents.protocol import ToolCallMade
 from tertulia.agents.response import HandoffMade
@@ -17,6 +16,7 @@ from tertulia.agents.speakers import Speaker, Transfer
 from tertulia.closing import HARMLESS
 from tertulia.drafting import OUTCOME_UNKNOWN, Draft
 from tertulia.errors import ToolError
+from tertulia.floor import give_floor
 from tertulia.messages import Message, ToolCall
 from tertulia.resuming import OpenCall
 from tertulia.turns import Turn

@@ -68,7 +68,7 @@ class AgentRouter(Runner):
         cast = Cast(first, options, known, order[1:], routed=routed)
         for agent in self.agents:
             agent._make_known(session)  # pyright: ignore[reportPrivateUsage]
-        cast.speaker(first.name)
+        cast.check()
         return cast
 
     def _chosen(self, request: Message | None) -> Agent:

@@ -122,6 +122,7 @@ class Runner(ABC):
             passing=given is None,
             asked=_asked(session, message, options, None if floor else self.name),
             cast=self._cast(session, message, _options(options)),
+            by_floor=floor,
             resuming=request is None,
         )
 

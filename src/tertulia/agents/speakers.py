@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tertulia.agents.context import RunContext
-from tertulia.agents.protocol import Model, ToolSpec
+from tertulia.agents.protocol import FINAL_RESULT, Model, ToolSpec
 from tertulia.agents.tools import AnyTool
 from tertulia.agents.window import Budget
 from tertulia.errors import ConfigurationError, InvalidInput
@@ -101,6 +101,23 @@ def transfers(handoffs: Sequence[Member | str], known: Mapping[str, Member]) -> 
     return made
 
 
+def check_names(tools: Iterable[str], handoffs: Sequence[Member | str], *, typed: bool) -> None:
+    """Raise InvalidInput where a tool has the name of one of ours."""
+    ours = {transfer_name(_name_of(handoff)) for handoff in handoffs}
+    if typed:
+        ours.add(FINAL_RESULT)
+    taken = sorted(ours.intersection(tools))
+    if taken:
+        raise InvalidInput(
+            f"the tool {taken[0]!r} has the name of one that Tertulia makes for handoffs and "
+            "structured answers; rename it with @tool(name=…)"
+        )
+
+
+def _name_of(handoff: Member | str) -> str:
+    return handoff if isinstance(handoff, str) else handoff.name or ""
+
+
 def transfer_name(agent: str) -> str:
     """The name of the tool that gives the floor to an agent."""
     return f"transfer_to_{re.sub(r'[^A-Za-z0-9_-]+', '_', agent)}"[:64]
@@ -136,7 +153,7 @@ class Cast:
         self._stand_ins = list(stand_ins)
         self._routed = routed
         """Those whose floor is not kept: the first one answers after them."""
-        self._speakers: dict[str | None, Speaker] = {}
+        self._speakers: dict[int, Speaker] = {}
 
     @property
     def first(self) -> str | None:
@@ -151,21 +168,29 @@ class Cast:
 
     def speaker(self, name: str | None) -> Speaker:
         """The agent of a name, else the first one. Raises ConfigurationError."""
-        found = self._speakers.get(name)
-        if found is None:
-            own = name is None or name == self._first.name
-            member = self._first if own else self._members.get(name or "", self._first)
-            found = self._speakers[name] = self._made(member)
-        return found
+        own = name is None or name == self._first.name
+        return self._made(self._first if own else self._members.get(name or "", self._first))
 
-    def stand_in(self) -> Speaker | None:
-        """Whoever goes on where the model of the one that speaks failed; each is asked once."""
+    def stand_in(self, spoken: Sequence[Speaker]) -> Speaker | None:
+        """Whoever goes on where the model of the last of these failed; each is asked once."""
         if not self._stand_ins:
             return None
-        return self._made(self._stand_ins.pop(0))
+        order = (self._made(member) for member in (self._first, *self._stand_ins))
+        return next((each for each in order if not any(each is other for other in spoken)), None)
+
+    def check(self) -> None:
+        """Raise ConfigurationError for an agent that cannot speak, or hand over to nobody."""
+        self.speaker(None)
+        if self._first.handoffs or self._stand_ins:
+            for member in self._members.values():
+                transfers(member.handoffs, self._members)
 
     def _made(self, member: Member) -> Speaker:
-        return member.speaker(self._options, self._members if member.handoffs else {})
+        found = self._speakers.get(id(member))
+        if found is None:
+            known = self._members if member.handoffs else {}
+            found = self._speakers[id(member)] = member.speaker(self._options, known)
+        return found
 
     @cached_property
     def _members(self) -> dict[str, Member]:

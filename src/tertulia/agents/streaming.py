@@ -197,6 +197,7 @@ def _start(plan: Plan, exchange: Exchange) -> None:
             await drive(begun, plan, exchange)
 
     task = hold(work)
+    task.add_done_callback(lambda _: exchange.abandon())
     loop = asyncio.get_running_loop()
     exchange.on_cancel(lambda: cancel_soon(loop, task))
 
@@ -205,7 +206,7 @@ def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
     """Begin the turn on this thread, and drive it on the portal's."""
     begun = doors.call(_begun(plan, exchange))
     if begun is not None:
-        portal().start(lambda: drive(begun, plan, exchange))
+        portal().start(lambda: drive(begun, plan, exchange), exchange.abandon)
 
 
 async def _begun(plan: Plan, exchange: Exchange) -> Begun | None:
