@@ -338,9 +338,13 @@ async def test_a_tool_of_ones_own_named_final_result_is_refused_beside_an_output
         """A tool of one's own."""
         return category
 
-    model = ScriptedModel(ROUTING)
+    model = ScriptedModel(call("final_result", category="x"), "Done.")
+    agent = Agent(model=model, tools=[mine], runtime=runtime)
+    assert (await agent.run("Which?")).messages[2].text == "x"
     with pytest.raises(InvalidInput, match="final_result"):
-        Agent(model=model, tools=[mine], output_type=Routing)
-    session = Agent(model=model, tools=[mine], runtime=runtime).session()
+        await agent.run("Which?", output_type=Routing)
     with pytest.raises(InvalidInput, match="final_result"):
-        await session.json_async("Which?", schema=Routing)
+        await agent.session().json_async("Which?", schema=Routing)
+    with pytest.raises(InvalidInput, match="final_result"):
+        await Agent(model=model, tools=[mine], output_type=Routing, runtime=runtime).run("Which?")
+    assert len(model.requests) == 2
