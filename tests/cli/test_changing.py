@@ -39,6 +39,14 @@ def test_a_strategy_that_asks_a_model_asks_the_one_of_the_environment(program: P
     assert program.ok("verify", "s0")
 
 
+def test_a_strategy_that_asks_a_model_asks_the_one_that_is_named(program: Program) -> None:
+    asked = ("prune", "s0", "summarize_old", "--threshold", "4", "--model")
+    report = program.json(*asked, "offline", TERTULIA_MODEL="nowhere:none")
+    assert (report["hidden"], report["kept"]) == (8, 4)
+    assert "question 0" in report["summary"]
+    assert "names no model" in program.refused(*asked, "nonsense")
+
+
 def test_rewind_goes_back_and_forth(program: Program) -> None:
     last = program.json("show", "s0")["events"]
     program.ok("rewind", "s0", "0")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tertulia import settings
 from tertulia.cli import places, texts
 from tertulia.pruning import PruneReport
 from tertulia.runtime import Runtime
@@ -14,20 +15,35 @@ from tertulia.runtime import Runtime
 @click.command()
 @click.argument("session")
 @click.argument("strategy")
-@click.option("--n", type=int, metavar="N", help="For keep_last_n: how many messages stay.")
+@click.option(
+    "--n", type=int, metavar="N", help="For keep_last_n, keep_important: how many messages stay."
+)
 @click.option(
     "--window-size", type=int, metavar="N", help="For sliding_window: how many messages stay."
 )
+@click.option(
+    "--threshold", type=int, metavar="N", help="For summarize_old: how many messages stay."
+)
+@click.option("--model", metavar="NAME", help="The model that is asked; else TERTULIA_MODEL.")
 @places.app_option
 @places.json_option
 @places.store_option
 def prune(
-    session: str, strategy: str, app: str | None, as_json: bool, store: str, **sizes: Any
+    session: str,
+    strategy: str,
+    model: str | None,
+    app: str | None,
+    as_json: bool,
+    store: str,
+    **sizes: Any,
 ) -> None:
     """Hide older messages of a SESSION by a STRATEGY: keep_last_20, keep_last_n, sliding_window.
 
-    It cuts only between turns, and nothing leaves the audit.
+    summarize_old and keep_important ask a model. It cuts only between turns, and nothing leaves
+    the audit.
     """
+    if model is not None:
+        settings.set_model(model)
 
     async def work(runtime: Runtime) -> PruneReport:
         found = await places.existing(runtime, session, app)
