@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
-from pydantic_ai.models import Model, infer_model
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.models import Model, StreamedResponse, infer_model
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 
+from tertulia.agents import mapping
+from tertulia.agents.protocol import ModelRequest
 from tertulia.errors import ConfigurationError
 
 PATIENCE = 60.0
@@ -26,15 +30,27 @@ class Connected:
     """A model, and the client that it uses; both belong to the running event loop."""
 
     def __init__(self, model: Model, client: httpx2.AsyncClient | None = None) -> None:
-        self.model = model
+        self._model = model
         self._client = client
+
+    def stream(
+        self, request: ModelRequest, timeout: float
+    ) -> AbstractAsyncContextManager[StreamedResponse]:
+        """The answer to a request, whose first event may take `timeout` seconds."""
+        settings = mapping.settings(request, timeout)
+        return model_request_stream(
+            self._model,
+            mapping.messages(request, self._model.system),
+            model_settings=settings,
+            model_request_parameters=mapping.parameters(request, self._model, settings),
+        )
 
     async def close(self) -> None:
         """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             return
-        async with self.model:
+        async with self._model:
             return  # leaving it closes what it made for itself
 
 

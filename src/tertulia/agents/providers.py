@@ -1,7 +1,7 @@
 """Real models, through pydantic-ai: the only place that knows its names.
 
 It takes a second to import, so it is imported on a thread at the first turn. A client belongs to
-the event loop that it was made on, so there is one for each loop, closed when the loop ends.
+an event loop, so there is one for each, closed when the loop ends.
 """
 
 from __future__ import annotations
@@ -41,6 +41,14 @@ _KEPT = 64
 Loop = asyncio.AbstractEventLoop
 
 
+class _Kept:
+    """A model of a loop, and what closes it at the loop's end."""
+
+    def __init__(self, connected: Connected) -> None:
+        self.connected = connected
+        self.keeper: AsyncGenerator[None] | None = None
+
+
 class ProviderModel:
     """A model of a provider, by its full name, such as ``openai:gpt-4o``.
 
@@ -66,7 +74,7 @@ class ProviderModel:
         self._api_key = api_key
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._connected: dict[Loop, tuple[Connected, AsyncGenerator[None]]] = {}
+        self._kept: dict[Loop, _Kept] = {}
 
     @classmethod
     def named(cls, name: str) -> ProviderModel:
@@ -102,21 +110,8 @@ class ProviderModel:
     async def _events(
         self, request: ModelRequest, stack: AsyncExitStack
     ) -> AsyncIterator[ModelEvent]:
-        await _load()
-        from pydantic_ai.direct import model_request_stream
-
-        from tertulia.agents import mapping
-
-        model = await self._on_this_loop()
-        settings = mapping.settings(request, self._timeout)
-        stream = await stack.enter_async_context(
-            model_request_stream(
-                model,
-                mapping.messages(request, model.system),
-                model_settings=settings,
-                model_request_parameters=mapping.parameters(request, model, settings),
-            )
-        )
+        connected = await self._on_this_loop()
+        stream = await stack.enter_async_context(connected.stream(request, self._timeout))
         async for event in stream:
             text = _text(event)
             if text:
@@ -124,22 +119,27 @@ class ProviderModel:
         for last in _closing_events(stream.get(), self._name):
             yield last
 
-    async def _on_this_loop(self) -> PydanticModel:
+    async def _on_this_loop(self) -> Connected:
         loop = asyncio.get_running_loop()
-        with self._lock:
-            found = self._connected.get(loop)
-        if found is not None:
-            return found[0].model
-        made = self._connect()
-        keeper = self._keep(loop, made)
-        with self._lock:
-            for old in [old for old in self._connected if old.is_closed()]:
-                del self._connected[old]
-            self._connected[loop] = (made, keeper)
-        await anext(keeper)
-        return made.model
+        kept = self._kept.get(loop)
+        if kept is None:
+            kept = await in_thread(lambda: self._connect(loop))
+        if kept.keeper is None:
+            kept.keeper = self._keep(loop, kept.connected)
+            await anext(kept.keeper)
+        return kept.connected
 
-    def _connect(self) -> Connected:
+    def _connect(self, loop: Loop) -> _Kept:
+        """Make the model for a loop. On a thread: what is imported first takes a second."""
+        with self._lock:
+            for old in [old for old in self._kept if old.is_closed()]:
+                del self._kept[old]
+            kept = self._kept.get(loop)
+            if kept is None:
+                kept = self._kept[loop] = _Kept(self._made())
+        return kept
+
+    def _made(self) -> Connected:
         from tertulia.agents import clients
 
         if self._make is not None:
@@ -151,8 +151,7 @@ class ProviderModel:
         try:
             yield
         finally:
-            with self._lock:
-                self._connected.pop(loop, None)
+            self._kept.pop(loop, None)
             await connected.close()
 
     def _secrets(self) -> list[str]:
@@ -164,18 +163,6 @@ class ProviderModel:
             if variable.startswith(prefix) and variable.endswith(("_KEY", "_TOKEN"))
         ]
         return found if self._api_key is None else [self._api_key, *found]
-
-
-async def _load() -> None:
-    """Import the library once, without holding up the loop."""
-    if _loaded:
-        return
-
-    def load() -> None:
-        import pydantic_ai.direct  # noqa: F401  # pyright: ignore[reportUnusedImport]
-
-    await in_thread(load)
-    _loaded.append(True)
 
 
 def _text(event: ModelResponseStreamEvent) -> str:
@@ -213,6 +200,5 @@ def _closing_events(response: ModelResponse, name: str) -> list[ModelEvent]:
     return [*calls, usage, Finished(_REASONS.get(reason, reason))]
 
 
-_loaded: list[bool] = []
 _named: dict[tuple[str, tuple[str | None, ...]], ProviderModel] = {}
 _naming = threading.Lock()
