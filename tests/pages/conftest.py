@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from tests.pages.players import OpenAI, Player, Scripted, server_thread, settings
+from tests.agents import anthropic_server, openai_server
+from tests.pages.players import Player, Provider, Scripted, provider_thread, settings
 
 from tertulia import Agent, configure
 
@@ -29,19 +31,29 @@ def agent() -> Agent:
     return Agent(model="offline")
 
 
-@pytest.fixture
-def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAI]:
-    """A server that speaks OpenAI's wire format; nothing that it refuses goes unseen."""
-    with server_thread() as server:
-        for name, value in settings(server).items():
+def provider(wire: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    """A server that speaks a wire format; nothing that it refuses goes unseen."""
+    with provider_thread(wire) as player:
+        for name, value in settings(player).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("TERTULIA_MODEL", "openai:gpt-4o")
-        yield OpenAI(server)
-    assert server.problems == []
-    assert server.replies == []
+        yield player
+    assert player.server.problems == []
+    assert player.server.replies == []
 
 
-@pytest.fixture(params=["scripted", "openai"])
+@pytest.fixture
+def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    """OpenAI, as any endpoint that is compatible with it."""
+    yield from provider(openai_server, monkeypatch)
+
+
+@pytest.fixture
+def anthropic(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    """Anthropic."""
+    yield from provider(anthropic_server, monkeypatch)
+
+
+@pytest.fixture(params=["scripted", "openai", "anthropic"])
 def player(request: pytest.FixtureRequest) -> Player:
-    """Who answers: a script in this process, or the server."""
-    return Scripted() if request.param == "scripted" else request.getfixturevalue("openai")
+    """Who answers: a script in this process, or the server of a provider."""
+    return Scripted() if request.param == "scripted" else request.getfixturevalue(request.param)

@@ -1,4 +1,4 @@
-"""Who answers the blocks of the pages: a script in this process, or OpenAI's wire format.
+"""Who answers the blocks of the pages: a script in this process, or a provider's wire format.
 
 A server on this machine speaks the wire format on a thread of its own, so that the synchronous
 calls of the pages do not hold it up.
@@ -12,11 +12,10 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any, Protocol
 
-from tests.agents import openai_server
-from tests.agents.openai_server import Reply, Server, calls, text
-from tests.agents.openai_server import openai_server as serving
+from tests.agents.http_server import Reply, Server
 
 from tertulia import Agent, ToolCall
 from tertulia.testing import ScriptedModel
@@ -76,10 +75,11 @@ class Scripted:
         return [_said(temperature, most) for temperature, most in found]
 
 
-class OpenAI:
-    """The real client of the provider, and a server that answers it."""
+class Provider:
+    """The real client of a provider, and a server that answers it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, wire: ModuleType, server: Server) -> None:
+        self.wire = wire
         self.server = server
 
     @property
@@ -87,16 +87,14 @@ class OpenAI:
         return Agent
 
     def plays(self, *steps: Step) -> None:
-        self.server.replies += [_reply(step) for step in steps]
+        self.server.replies += [self._reply(step) for step in steps]
 
     def agent(self, **options: Any) -> Agent:
-        return Agent(provider="openai", model="gpt-4o", **options)
+        provider, _, model = str(self.wire.MODEL).partition(":")
+        return Agent(provider=provider, model=model, **options)
 
     def requests(self) -> list[Seen]:
-        return [
-            [(message["role"], _text(message.get("content"))) for message in request["messages"]]
-            for request in self.server.requests
-        ]
+        return [list(_seen(request)) for request in self.server.requests]
 
     def asked(self) -> list[dict[str, Any]]:
         return [
@@ -107,15 +105,20 @@ class OpenAI:
             for request in self.server.requests
         ]
 
+    def _reply(self, step: Step) -> Reply:
+        if isinstance(step, ToolCall):
+            return self.wire.calls((step.id, step.name, json.dumps(step.arguments)))
+        return self.wire.text(*_words(json.dumps(step) if isinstance(step, dict) else step))
+
 
 @contextmanager
-def server_thread() -> Generator[Server]:
-    """The server, on a thread with a loop of its own."""
+def provider_thread(wire: ModuleType) -> Generator[Provider]:
+    """A provider's server, on a thread with a loop of its own; `wire` is the module of it."""
     ready: list[Server] = []
     up, loop, over = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 
     async def serve() -> None:
-        async with serving() as server:
+        async with wire.server() as server:
             ready.append(server)
             up.set()
             await over.wait()
@@ -124,30 +127,45 @@ def server_thread() -> Generator[Server]:
     thread.start()
     try:
         assert up.wait(30)
-        yield ready[0]
+        yield Provider(wire, ready[0])
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join(30)
         loop.close()
 
 
-def settings(server: Server) -> dict[str, str]:
+def settings(player: Provider) -> dict[str, str]:
     """What the environment has to say for the provider's client to come here."""
-    return {openai_server.KEY: "sk-of-a-test", openai_server.ADDRESS: server.url}
-
-
-def _reply(step: Step) -> Reply:
-    if isinstance(step, ToolCall):
-        return calls((step.id, step.name, json.dumps(step.arguments)))
-    if isinstance(step, dict):
-        return text(json.dumps(step))
-    return text(*_words(step))
+    return {
+        player.wire.KEY: "sk-of-a-test",
+        player.wire.ADDRESS: player.server.url,
+        "TERTULIA_MODEL": player.wire.MODEL,
+    }
 
 
 def _words(said: str) -> Iterator[str]:
     """A text in pieces, as a model would stream it."""
     for number, word in enumerate(said.split(" ")):
         yield word if number == 0 else f" {word}"
+
+
+def _seen(request: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The messages of a request; where one message holds several, each of them."""
+    if request.get("system"):
+        yield "system", _text(request["system"])
+    for message in request["messages"]:
+        blocks: list[Any] = message["content"] if isinstance(message.get("content"), list) else []
+        kinds = {block.get("type") for block in blocks}
+        if not kinds & {"tool_use", "tool_result"}:
+            yield message["role"], _text(message.get("content"))
+            continue
+        if "tool_use" in kinds:
+            yield "assistant", _text([block for block in blocks if block["type"] == "text"])
+        for block in blocks:
+            if block["type"] == "tool_result":
+                yield "tool", _text(block["content"])
+            elif "tool_use" not in kinds:
+                yield message["role"], block["text"]
 
 
 def _text(content: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from tests.pages.players import OpenAI, Player
+from tests.pages.players import Player, Provider
 from tests.pages.running import Database, Redis, run, run_now
 
 from tertulia import Agent, Message, Session, ToolCall, configure
@@ -24,7 +24,7 @@ def said(session: Session) -> list[tuple[str, str]]:
 # -- with an agent
 
 
-def test_basic_usage(openai: OpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+def test_basic_usage(openai: Provider, capsys: pytest.CaptureFixture[str]) -> None:
     openai.plays("Hello, Alice.", "Noted.", ALICE)
     session = run_now("002_basic_usage")["session"]
     assert capsys.readouterr().out == f"{ALICE}\n"
@@ -160,7 +160,7 @@ def test_save_and_restore_session_state(player: Player) -> None:
     assert said(names["restored"])[:2] == before
 
 
-def test_tools(openai: OpenAI) -> None:
+def test_tools(openai: Provider) -> None:
     openai.plays(
         ToolCall("c1", "get_user_orders", {"user_id": "user-123"}),
         "A laptop and a mouse.",
@@ -219,7 +219,7 @@ def test_manage_history_length(player: Player) -> None:
     assert "new_session" not in run_now("002_history_length", **{**given, "session": short})
 
 
-def test_handle_errors_gracefully(openai: OpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+def test_handle_errors_gracefully(openai: Provider, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.agents.openai_server import status
 
     refused = {"x-should-retry": "false"}

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 from pydantic import BaseModel
-from tests.pages.players import OpenAI, Player
+from tests.pages.players import Player, Provider
 from tests.pages.running import block, run
 
 from tertulia import Message, Session, ToolCall, tool
@@ -78,7 +78,7 @@ def wrote(history: list[Message]) -> list[tuple[str | None, str]]:
 # -- with agents
 
 
-async def test_integration_with_agents_and_the_default_model(openai: OpenAI) -> None:
+async def test_integration_with_agents_and_the_default_model(openai: Provider) -> None:
     openai.plays(
         ToolCall("c1", "search_knowledge_base", {"query": "charges"}), "Which charge is it?"
     )
@@ -204,7 +204,7 @@ async def test_session_export_and_audit(player: Player) -> None:
 TEAM = [f"my color {number} is red" for number in range(160)]
 
 
-async def test_long_running_sessions_with_pruning(openai: OpenAI) -> None:
+async def test_long_running_sessions_with_pruning(openai: Provider) -> None:
     session = Session(id="long-conversation-456", user_id="user-123")
     await session.send_messages([{"role": "user", "content": text} for text in TEAM])
     important = str(list(range(1, 31)))  # of the 40 messages of each request, and of the last 30
