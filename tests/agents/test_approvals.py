@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 from tests.agents.histories import bodies, check_valid, check_whole, kinds, said
 
 from tertulia import Agent, AgentRouter, RunContext, Runtime, Session, tool
 from tertulia.agents import Response
 from tertulia.agents.protocol import ToolCallMade
+from tertulia.audit.files import verify_lines
 from tertulia.errors import (
     AccessDenied,
     ApprovalPending,
@@ -428,6 +430,37 @@ async def test_a_fork_has_what_was_before_and_waits_for_nothing(
     await check_whole(fork)
 
 
+async def test_a_fork_does_not_know_of_a_handoff_in_the_turn_that_waits(
+    runtime: Runtime, shop: Shop
+) -> None:
+    bob = Agent("bob", ScriptedModel(call("refund", cents=5)), tools=shop.tools())
+    mine = ScriptedModel("Hi.", call("transfer_to_bob"))
+    session = Agent("ann", mine, handoffs=[bob], runtime=runtime).session("s")
+    await session.run_async("Hello")
+    await session.run_async("My money!")
+    assert (session.floor, session.fork("f").floor) == ("bob", "ann")
+
+
+async def test_its_export_and_its_copy_are_whole_while_it_waits(
+    runtime: Runtime, shop: Shop
+) -> None:
+    session, _, _ = await suspended(runtime, shop, "Done.")
+    assert verify_lines(await session.export())
+    data = msgspec.json.decode(msgspec.json.encode(session.to_dict()))
+    assert data["messages"] == []
+    session.approve("call_1")
+    await session.resume_async()
+    assert verify_lines(await session.export())
+
+
+@pytest.mark.xfail(strict=True, reason="any JSON is taken for a reason")
+async def test_a_reason_is_text(runtime: Runtime, shop: Shop) -> None:
+    session, _, _ = await suspended(runtime, shop)
+    with pytest.raises(InvalidInput, match="reason"):
+        session.reject("call_1", 7)  # pyright: ignore[reportArgumentType]
+    assert [each.id for each in session.pending] == ["call_1"]
+
+
 async def test_a_sweep_leaves_it_and_sweeps_the_others(runtime: Runtime, shop: Shop) -> None:
     session, _, _ = await suspended(
         runtime, shop, "Done.", retention={"max_messages": 1, "auto_prune": True}
@@ -701,6 +734,26 @@ async def test_a_repeated_request_waits_too_and_gets_the_answer_later(
     again = await session.run_async("My money!", idempotency_key="k")
     assert (again.text, again.turn) == ("Done.", first.turn)
     assert shop.done == ["refund 5"]
+    assert len(model.requests) == 2
+
+
+async def test_a_request_of_parts_with_a_key_is_known_again_after_the_resume(
+    runtime: Runtime, shop: Shop
+) -> None:
+    model = ScriptedModel(call("refund", cents=5), "Done.")
+    agent = Agent("ann", model, tools=shop.tools(), runtime=runtime)
+    session = agent.session("s")
+    request = {
+        "role": "user",
+        "content": [{"type": "text", "text": "My money!"}],
+        "metadata": {"b": 1, "a": 2.5},
+        "name": "kim",
+    }
+    await agent.run(request, session=session, idempotency_key="k", metadata={"x": 1})
+    session.approve("call_1")
+    first = await session.resume_async()
+    again = await agent.run(request, session=session, idempotency_key="k")
+    assert (again.text, again.turn, again.usage) == (first.text, first.turn, first.usage)
     assert len(model.requests) == 2
 
 
