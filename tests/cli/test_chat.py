@@ -176,7 +176,7 @@ def test_what_waits_still_waits_in_the_next_chat(empty: Program) -> None:
 def test_a_chat_that_waits_can_be_looked_into_and_left(empty: Program) -> None:
     printed = empty.ok("chat", stdin="order a cake\n/history\n/state\n/rewind 1\n/fork\nhello\n")
     assert "nothing is remembered yet" in printed
-    assert "error: turn 2 of session " in printed
+    assert "error: a tool call of this session waits for a yes or a no first" in printed
     assert "Hello!" in printed, "the branch begins before what waits"
 
 

@@ -94,6 +94,19 @@ def test_an_approval_is_asked_for_on_a_terminal(empty: Program) -> None:
     assert empty.json("show", "mine")["state"] == {"orders": ["a cake"]}
 
 
+def test_what_was_decided_elsewhere_is_not_decided_again(empty: Program) -> None:
+    with on_terminal(empty, "chat", "mine") as terminal:
+        terminal.until("you> ")
+        terminal.type("order a cake")
+        terminal.until("? [y/n] ")
+        [waiting] = empty.json("pending", "mine")
+        empty.ok("reject", "mine", waiting["id"], "--reason", "no cake")
+        terminal.type("y")
+        terminal.until("this was decided elsewhere meanwhile")
+        assert "no cake" in terminal.until("you> ")
+    assert empty.json("show", "mine")["state"] == {}
+
+
 def test_ctrl_c_at_the_prompt_ends_the_chat(empty: Program) -> None:
     with on_terminal(empty, "chat") as terminal:
         terminal.until("you> ")

@@ -55,9 +55,9 @@ def chat(store: str, model: str | None, **options: Any) -> None:
 def _talk(runner: asyncio.Runner, talk: Talk) -> None:
     """Take line after line, until there is no more or somebody leaves."""
     chat_screen.edit_lines()
-    if talk.left_open:
-        _run(runner, talk.go_on())
     while not talk.over:
+        if talk.left_open:
+            _run(runner, talk.go_on())
         line = chat_screen.ask(talk.prompt)
         if line is None:
             return

@@ -10,7 +10,7 @@ import click
 
 from tertulia.approvals import Approval
 from tertulia.cli import chat_screen, places, texts
-from tertulia.errors import AgentError
+from tertulia.errors import AgentError, ApprovalPending
 from tertulia.runtime import Runtime
 
 HELP = """\
@@ -61,16 +61,31 @@ class Talk:
     async def take(self, line: str) -> None:
         """Do what a line says; what goes wrong is told in one line."""
         if line.startswith("/"):
-            await _told(self._command(line))
+            await self._told(self._command(line))
         elif self.waiting:
-            await _told(self._decide(line))
+            await self._told(self._decide(line))
         else:
-            await _told(self._turn(self.session.stream_async(line)))
+            await self._told(self._turn(self.session.stream_async(line)))
 
     async def go_on(self) -> None:
         """Go on with the turn that is open."""
         self.left_open = False
-        await _told(self._resume())
+        await self._told(self._resume())
+
+    async def _told(self, work: Awaitable[None]) -> None:
+        """Do something; what goes wrong is told in one line."""
+        try:
+            await work
+        except BrokenPipeError:
+            raise
+        except ApprovalPending:
+            chat_screen.complain("a tool call of this session waits for a yes or a no first")
+            self.waiting = self.session.pending
+            self.left_open = not self.waiting
+        except AgentError as error:
+            chat_screen.complain(str(error) or type(error).__name__)
+        except Exception as error:
+            chat_screen.complain(f"{type(error).__name__}: {error}")
 
     async def _turn(self, stream: Any) -> None:
         response = await chat_screen.show_turn(stream, self.session.floor or self._name)
@@ -83,7 +98,9 @@ class Talk:
             click.echo("say y or n, and after n the reason if you like; /quit lets it wait")
             return
         waiting = self.waiting[0].id
-        if word.lower().startswith("y"):
+        if waiting not in [each.id for each in self.session.pending]:
+            click.echo("this was decided elsewhere meanwhile")
+        elif word.lower().startswith("y"):
             await self.session.approve(waiting)
         else:
             await self.session.reject(waiting, reason.strip() or None)
@@ -155,15 +172,3 @@ class Talk:
 
     async def _quit(self, _rest: str) -> None:
         self.over = True
-
-
-async def _told(work: Awaitable[None]) -> None:
-    """Do something; what goes wrong is told in one line."""
-    try:
-        await work
-    except BrokenPipeError:
-        raise
-    except AgentError as error:
-        chat_screen.complain(str(error) or type(error).__name__)
-    except Exception as error:
-        chat_screen.complain(f"{type(error).__name__}: {error}")
