@@ -326,6 +326,24 @@ async def test_a_new_run_instead_closes_it_as_abandoned(
         await mine.resume()
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a new turn reads the floor from the row of before the abandoned turn was closed",
+)
+async def test_a_new_run_instead_is_answered_by_whoever_had_the_floor_before(
+    file: Path, here: Open
+) -> None:
+    mine = here("Hi.", "Ann.", "Ann.", theirs=["Bob."])
+    await mine.session.run_async("Hello")
+    theirs = [{"pause": "asked", "then": "never"}]
+    with child(file, "run", [["transfer_to_bob", {}]], theirs=theirs) as other:
+        assert other.hear() == "asked"
+        other.kill()
+    assert (await mine.session.run_async("Other")).agent == "ann"
+    assert mine.session.floor == "ann"
+    assert said(await check_whole(mine.session))[-2:] == [("user", "Other"), ("assistant", "Ann.")]
+
+
 async def test_the_key_of_a_run_that_was_killed_gives_its_answer_after_the_resume(
     file: Path, here: Open
 ) -> None:
