@@ -28,11 +28,12 @@ async def hidden(store: LogStore, row: SessionRow, policy: Retention, now: int) 
     marks = [*await _marks(store, row, until, "floor", 1)]
     marks += await _marks(store, row, until, "hole", _HOLES)
     forks = [child.base for child in await store.children(row.key) if child.status != "deleted"]
-    return [
+    segments = [
         Segment(row.key, max(mark.low, row.base), mark.high)
         for mark in marks
         if mark.high > row.base and all(base >= mark.at for base in forks)
     ]
+    return [segment for segment in segments if await _has_bodies(store, segment)]
 
 
 async def erase(conversation: Conversation, policy: Retention) -> int:
@@ -52,6 +53,12 @@ async def erase(conversation: Conversation, policy: Retention) -> int:
 
         await conversation.append(Opening(), build, How(ended=True, suspended="keep"))
     return bodies
+
+
+async def _has_bodies(store: LogStore, segment: Segment) -> bool:
+    """Whether there is still something to erase: stretches are erased whole."""
+    newest = await store.records([segment], 1, newest=True, types=ERASABLE)
+    return bool(newest) and newest[0].body is not None
 
 
 async def _marks(

@@ -45,6 +45,19 @@ async def test_a_message_hidden_for_seven_days_is_erased_and_the_chain_still_ver
         assert await session.verify()
 
 
+async def test_what_was_erased_is_not_erased_again(clock: FrozenClock) -> None:
+    async with Runtime("memory:", clock=clock) as runtime:
+        session = keeps(runtime, "s")
+        await talk(session, 6)
+        clock.advance(days=8)
+        assert [swept.action for swept in await runtime.sweep()] == ["erase"]
+        assert await runtime.sweep(dry_run=True) == []
+        await talk(session, 2)
+        clock.advance(days=8)
+        assert [swept.action for swept in await runtime.sweep()] == ["erase"]
+        assert await runtime.sweep() == []
+
+
 async def test_what_a_fork_may_still_show_is_not_erased(clock: FrozenClock) -> None:
     async with Runtime("memory:", clock=clock) as runtime:
         session = keeps(runtime, "s")
