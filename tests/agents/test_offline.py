@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from tertulia import Agent, Message, Session
+from tertulia import Agent, Message, Session, tool
 from tertulia.agents.demo import demo_agent
 from tertulia.agents.offline import OfflineModel
 from tertulia.agents.wishes import expression
@@ -168,3 +170,29 @@ def test_a_pause_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERTULIA_OFFLINE_PAUSE", "soon")
     with pytest.raises(ConfigurationError, match="seconds between two words"):
         demo_agent("offline")
+
+
+def test_a_structured_answer_is_filled_in_with_what_is_known() -> None:
+    @dataclass
+    class Person:
+        name: str
+        likes: list[str]
+
+    session = Agent(model="offline").session()
+    session.run("My name is Ann")
+    response = session.json("Who am I?", schema=Person)
+    assert response.output == Person("Ann", ["your name is Ann"])
+
+
+def test_whoever_is_given_the_floor_answers_the_question() -> None:
+    @tool(read_only=True)
+    def find_order(order: str) -> str:
+        """Find an order."""
+        return f"order {order} is on its way"
+
+    desk = Agent(name="order_desk", model="offline", tools=[find_order])
+    session = Agent(name="hall", model="offline", handoffs=[desk]).session()
+    response = session.run("Please find order 17 at the order desk")
+    assert next(m.agent for m in response.messages if m.role == "assistant") == "hall"
+    assert response.agent == "order_desk"
+    assert "transfer" not in response.text

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import msgspec
-
-from tertulia.agents import forms, wishes
 from tertulia.agents.agent import Agent
 from tertulia.agents.arithmetic import evaluate
 from tertulia.agents.context import RunContext
 from tertulia.agents.models import ModelLike
 from tertulia.agents.offline import OFFLINE, OfflineModel
-from tertulia.agents.protocol import Finished, ModelEvent, ModelRequest, TextDelta
 from tertulia.agents.tools import tool
 from tertulia.errors import ConfigurationError
-from tertulia.messages import Message
 
 DEMO = "demo"
 NOTES = "notes"
@@ -41,7 +35,6 @@ DESK = (
     "You are the order desk of Tertulia's demo, in a terminal. Place what is ordered with your "
     "tools, and answer briefly, in plain text. Give the conversation back to demo when asked to."
 )
-WELCOME = "You are with me now. What can I do?"
 
 
 @tool(read_only=True)
@@ -132,74 +125,12 @@ class Summary:
     points: list[str]
 
 
-class DemoModel(OfflineModel):
-    """The offline model, which here also goes on after a transfer and fills in forms."""
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """The answer, word by word."""
-        reply = _reply(request)
-        if reply is not None:
-            yield TextDelta(reply)
-            yield Finished("stop")
-            return
-        async for event in super().stream(_without_transfers(request)):
-            yield event
-
-
-def _reply(request: ModelRequest) -> str | None:
-    """A structured answer, and a word of welcome where a transfer was all that was asked for."""
-    if request.output is not None:
-        return forms.fill(request.output, request.messages)
-    name = _transferred(request)
-    left = _without_transfers(request)
-    if name is None or left.messages[-1].role != "user":
-        return None
-    question = left.messages[-1].text
-    only = name in question.lower() or not wishes.find(question, left.tools)
-    return WELCOME if only else None
-
-
-def _transferred(request: ModelRequest) -> str | None:
-    """The words of the agent that was given the floor since the question."""
-    for message in reversed(_since(request)):
-        if message.role == "tool" and _is_transfer(message.name):
-            return str(message.name).removeprefix(forms.TRANSFER).replace("_", " ")
-    return None
-
-
-def _without_transfers(request: ModelRequest) -> ModelRequest:
-    """The request as it is for an agent that was just given the floor: the question is open."""
-    if _transferred(request) is None:
-        return request
-    since = _since(request)
-    left = [m for m in since if not _is_transfer(m.name) and not _calls_transfer(m)]
-    return msgspec.structs.replace(
-        request,
-        messages=[*request.messages[: -len(since)], *left],
-        tools=[each for each in request.tools if not _is_transfer(each.name)],
-    )
-
-
-def _since(request: ModelRequest) -> list[Message]:
-    """What came after the question."""
-    asked = max(place for place, each in enumerate(request.messages) if each.role == "user")
-    return request.messages[asked + 1 :]
-
-
-def _is_transfer(name: str | None) -> bool:
-    return (name or "").startswith(forms.TRANSFER)
-
-
-def _calls_transfer(message: Message) -> bool:
-    return any(_is_transfer(call.name) for call in message.tool_calls or ())
-
-
 def demo_agent(model: ModelLike = None) -> Agent:
     """The demo's agent with a model, by default the configured one, else `offline`.
 
     Raises ConfigurationError for a model name that cannot be.
     """
-    chosen = DemoModel(_pause()) if model == OFFLINE else model
+    chosen = OfflineModel(_pause()) if model == OFFLINE else model
     desk = Agent(
         name="order_desk",
         model=chosen,

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 
-from tertulia.agents import facts, prompts, wishes
+from tertulia.agents import facts, forms, prompts, transferred, wishes
 from tertulia.agents.protocol import (
     Finished,
     ModelEvent,
@@ -46,7 +46,7 @@ class OfflineModel:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """The answer, word by word."""
-        reply = answer(request)
+        reply = _reply(request)
         if isinstance(reply, str):
             for word in _WORD.findall(reply):
                 await asyncio.sleep(self._pause)
@@ -59,6 +59,13 @@ class OfflineModel:
             yield ToolCallMade(ToolCall(call_id, wish.tool, wish.arguments))
         yield UsageReport(_words(request.messages), _count(reply))
         yield Finished("tool_calls" if calls else "stop")
+
+
+def _reply(request: ModelRequest) -> str | list[Wish]:
+    if request.output is not None:
+        return forms.fill(request.output, request.messages)
+    welcome = transferred.welcome(request)
+    return answer(transferred.without_transfers(request)) if welcome is None else welcome
 
 
 def answer(request: ModelRequest) -> str | list[Wish]:

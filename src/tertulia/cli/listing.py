@@ -50,6 +50,12 @@ def sessions(
         click.echo(f"there are more: --after {page[-1].cursor}", err=True)
 
 
+def _standing(info: SessionInfo) -> str:
+    if info.suspended:
+        return "waits for approval"
+    return "in a turn" if info.running else info.status
+
+
 def _print(page: list[SessionInfo]) -> None:
     heads = ("id", "app", "user", "status", "messages", "events", "active", "cursor")
     texts.print_columns(
@@ -59,7 +65,7 @@ def _print(page: list[SessionInfo]) -> None:
                 info.id,
                 info.app_name or "-",
                 info.user_id or "-",
-                "in a turn" if info.running else info.status,
+                _standing(info),
                 "?" if info.messages < 0 else str(info.messages),
                 str(info.seq),
                 f"{info.active[:19]}Z".replace("T", " "),
