@@ -24,7 +24,7 @@ from tertulia.errors import (
     SessionBusy,
     UsageError,
 )
-from tertulia.floor import give_floor
+from tertulia.floor import floor_of, give_floor
 from tertulia.messages import Message
 from tertulia.opening import Opening
 from tertulia.recovery import close_abandoned
@@ -160,7 +160,8 @@ async def begin(
 async def _close_begun(conversation: Conversation) -> None:
     """Close a turn that began although its caller was cancelled while the commit was on its way."""
     row = await conversation.settled_row()
-    if row is not None and row.open_turn is not None and row.holder is not None:
+    mine = row is not None and row.holder == conversation.host.store.worker
+    if mine and row is not None and row.open_turn is not None:
         draft = conversation.draft_on(row)
         await close_abandoned(conversation.host.store, draft)
         await conversation.made(draft)
@@ -200,8 +201,9 @@ async def _start(
             take(draft, entry)
             for message in messages_in(entry):
                 draft.message(message)
-        draft.turn, before = draft.seq + 1, draft.added
-        agent = asked.agent if floor is None else floor(draft.row.details.agent)
+        draft.turn, added = draft.seq + 1, draft.added
+        before = floor_of(draft)
+        agent = asked.agent if floor is None else floor(before)
         _fill(draft, asked, agent, place)
         draft.after["holder"] = store.worker
         draft.after["epoch"] = draft.row.epoch + 1
@@ -210,8 +212,8 @@ async def _start(
             continue
         place.admitted()
         row, conversation.known = conversation.known, None
-        trace = Trace(draft.turn, draft.row.details.agent)
-        trace.messages = draft.added - before
+        trace = Trace(draft.turn, before)
+        trace.messages = draft.added - added
         turn = Turn(conversation, row, asked, trace)
         turn.agent = agent
         return turn
@@ -225,7 +227,7 @@ def _fill(draft: Draft, asked: Asked, agent: str | None, place: Place) -> None:
         "metadata": asked.metadata,
         "key": asked.key,
         "floor": asked.agent is None and agent is not None,
-        "before": draft.row.details.agent,
+        "before": floor_of(draft),
     }
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
     give_floor(draft, agent)

@@ -20,6 +20,7 @@ from tertulia.events import Record
 from tertulia.opening import Opening
 from tertulia.recovery import turn_records
 from tertulia.stores.base import SessionRow
+from tertulia.values import text
 
 Decision = Literal["approved", "rejected"]
 
@@ -92,6 +93,7 @@ async def decide(
 
     Raises InvalidInput where no such call waits, or where it was decided otherwise.
     """
+    said = None if reason is None else text(reason, "the reason")
     before = await conversation.existing(opening)
     if before.open_turn is None or _runs(conversation, before):
         raise InvalidInput(_unknown(conversation.id, call_id, ()))
@@ -110,8 +112,8 @@ async def decide(
         if found.decision is not None:
             raise InvalidInput(f"call {call_id!r} of {found.name} was {found.decision} already")
         kind = events.APPROVAL_GRANTED if decision == "approved" else events.APPROVAL_REJECTED
-        draft.add(kind, {"call": call_id, **({"reason": reason} if reason else {})}, actor="user")
-        return msgspec.structs.replace(found, decision=decision, reason=reason)
+        draft.add(kind, {"call": call_id, **({"reason": said} if said else {})}, actor="user")
+        return msgspec.structs.replace(found, decision=decision, reason=said)
 
     return await conversation.append(opening, build, How(suspended="keep"))
 

@@ -54,6 +54,7 @@ async def rewind(conversation: Conversation, opening: Opening, to: int) -> int:
         draft.close_calls()
         position = await settle(store, row, to)
         view = await View.at(store, row, position)
+        await view.check_kept()
         visible = await view.count()
         low = draft.seq
         draft.add(events.SESSION_REWOUND, {"to": position}, actor="app")
@@ -81,6 +82,8 @@ async def fork(
     position = await settle(store, row, row.seq if at is None else at)
     owner = await owner_of(store, row, position)
     view = await View.at(store, row, position)
+    if position != row.seq:
+        await view.check_kept()
     uid = host.ids.uid()
     digest = await _digest_at(source, owner, position)
     now = host.clock.now()

@@ -68,7 +68,7 @@ class Driven(Handle):
     def floor(self) -> str | None:
         """The name of the agent that has the floor: the next `run` is answered by it."""
         row = doors.call(self._row())
-        return None if row is None else row.details.agent
+        return None if row is None else row.details.agent or None
 
     @property
     def pending(self) -> list[Approval]:

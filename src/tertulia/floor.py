@@ -20,6 +20,16 @@ _CHANGES = (
 )
 
 
+NOBODY = ""
+"""The floor after a rewind to where nobody had it yet."""
+
+
+def floor_of(draft: Draft) -> str | None:
+    """Who has the floor as a draft leaves it."""
+    details: Details = draft.after.get("details", draft.row.details)
+    return details.agent
+
+
 def give_floor(draft: Draft, agent: str | None) -> None:
     """Note the agent that speaks as the one that has the floor; None changes nothing."""
     if agent is not None:
@@ -33,8 +43,8 @@ def set_floor(draft: Draft, agent: str | None) -> None:
         draft.after["details"] = msgspec.structs.replace(details, agent=agent)
 
 
-async def floor_at(store: LogStore, view: View) -> str | None:
-    """Who had the floor where a view stands, after the turns that were kept."""
+async def floor_at(store: LogStore, view: View) -> str:
+    """Who had the floor where a view stands, after the turns that were kept; else `NOBODY`."""
     left, hidden = _NEWEST, set[int]()
     for segment in await view.chain():
         found = await store.records([segment], left, newest=True, types=_CHANGES)
@@ -50,4 +60,4 @@ async def floor_at(store: LogStore, view: View) -> str | None:
         left -= len(found)
         if left <= 0:
             break
-    return None
+    return NOBODY

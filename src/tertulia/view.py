@@ -140,6 +140,15 @@ class View:
                 return history.newest_group(messages) if longer else messages
             wanted = (wanted or 0) * 2
 
+    async def check_kept(self) -> None:
+        """Raise HistoryErased where the oldest message that would be shown was erased."""
+        oldest: list[Segment] = []
+        async for parts, _ in self.parts():
+            oldest = parts or oldest
+        found = await self._store.messages(oldest, 1, newest=False) if oldest else []
+        for record in found:
+            message_of(record, self.row.id)
+
     async def _read(self, limit: int | None, before: int | None) -> list[Message]:
         blocks: list[list[Record]] = []
         missing = limit

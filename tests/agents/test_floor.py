@@ -171,9 +171,6 @@ async def test_forks_of_forks_and_rewinds_that_are_undone_have_the_floor_of_thei
         await check_whole(each)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="where nobody has the floor, the floor of the past is not looked up"
-)
 async def test_a_rewind_to_the_beginning_is_undone_with_its_floor(runtime: Runtime) -> None:
     session = runtime.session("s")
     ann = of("ann", session=session)

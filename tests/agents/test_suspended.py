@@ -251,7 +251,6 @@ async def test_its_export_and_its_copy_are_whole_while_it_waits(
     assert verify_lines(await session.export())
 
 
-@pytest.mark.xfail(strict=True, reason="any JSON is taken for a reason")
 async def test_a_reason_is_text(runtime: Runtime, shop: Shop) -> None:
     session, _, _ = await suspended(runtime, shop)
     with pytest.raises(InvalidInput, match="reason"):

@@ -46,10 +46,6 @@ async def arrived(session: Session) -> None:
 
 
 @pytest.mark.parametrize("door", ["run", "stream"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="a cancelled waiter closes the turn that is open, also that of another process",
-)
 async def test_who_is_cancelled_while_waiting_takes_nothing_from_the_holder(
     two: tuple[Runtime, Runtime], door: str
 ) -> None:

@@ -326,10 +326,6 @@ async def test_a_new_run_instead_closes_it_as_abandoned(
         await mine.resume()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a new turn reads the floor from the row of before the abandoned turn was closed",
-)
 async def test_a_new_run_instead_is_answered_by_whoever_had_the_floor_before(
     file: Path, here: Open
 ) -> None:

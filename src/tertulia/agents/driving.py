@@ -81,7 +81,6 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
             await _end(exchange, closing, stopped)
         except BaseException as error:
             span.error(error)
-            exchange.cut()
             await _end(exchange, turn.fail(error), error)
         else:
             usage = response.usage
@@ -119,7 +118,6 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
         exchange.cut()
         exchange.fail(TurnInterrupted("cancelled", session_id=plan.session.id))
     except BaseException as error:
-        exchange.cut()
         exchange.fail(error)
     else:
         exchange.finish(response)

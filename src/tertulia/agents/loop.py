@@ -16,6 +16,7 @@ from tertulia.agents.exchange import Exchange
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
+from tertulia.agents.window import Budget, visible
 from tertulia.approvals import pending
 from tertulia.drafting import Draft
 from tertulia.errors import ModelError, RoutingError, UsageError
@@ -25,6 +26,7 @@ from tertulia.session import Session
 from tertulia.turns import Asked, Turn
 from tertulia.usage import NOTHING_SPENT, Usage, sum_of
 
+_ONLY_THE_TURN = Budget(keep_last=1)
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
 
@@ -192,7 +194,8 @@ class Loop:
             )
         turn.check()
         self._watcher.cancel()
-        messages = [m for m in await session.history() if (m.seq or 0) >= turn.number]
+        shown = await visible(session, turn.number, _ONLY_THE_TURN)
+        messages = [m for m in shown if (m.seq or 0) >= turn.number]
         await asyncio.shield(turn.suspend())
         waiting = await pending(session._conversation, session._opening)  # pyright: ignore[reportPrivateUsage]
         response = self._response(messages, "", None)

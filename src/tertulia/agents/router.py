@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from tertulia.agents.agent import Agent
@@ -81,4 +81,6 @@ class AgentRouter(Runner):
         for agent in self.agents:
             if chosen is agent or (isinstance(chosen, str) and chosen == agent.name):
                 return agent
+        if isinstance(chosen, Coroutine):
+            chosen.close()  # the strategy is asynchronous, and nobody awaits what it made
         raise InvalidInput(f"the strategy chose {chosen!r}, which is no agent of this router")

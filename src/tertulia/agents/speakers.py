@@ -181,8 +181,9 @@ class Cast:
     def check(self) -> None:
         """Raise ConfigurationError for an agent that cannot speak, or hand over to nobody."""
         self.speaker(None)
-        if self._first.handoffs or self._stand_ins:
-            for member in self._members.values():
+        firsts = [self._first, *self._stand_ins]
+        if any(member.handoffs for member in firsts):
+            for member in _reachable(firsts, {}).values():
                 transfers(member.handoffs, self._members)
 
     def _made(self, member: Member) -> Speaker:
