@@ -198,11 +198,9 @@ async def scene(
     "scene", [openai_server, anthropic_server], ids=["openai", "anthropic"], indirect=True
 )
 @pytest.mark.parametrize("everything", [False, True], ids=["caller", "everything"])
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_wherever_a_turn_is_cancelled_the_next_one_works(
     scene: Scene, streamed: bool, everything: bool
 ) -> None:
-    # What is cancelled while the HTTP client closes a connection leaves that to the collector.
     seen = set[tuple[str, ...]]()
     number = 0
     while True:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from weakref import WeakSet
 
+import httpx2
 import pytest
 from tests.agents import anthropic_server, openai_server
 from tests.agents.http_server import Server, elsewhere
@@ -53,6 +54,25 @@ def test_loops_one_after_the_other_leave_nothing_behind(session: Session) -> Non
         assert asyncio.run(ask()) == "Well."
     gc.collect()
     assert len(loops) == 0
+
+
+async def test_a_model_that_nobody_has_any_more_closes_its_connections(
+    wire: ModuleType, server: Server
+) -> None:
+    def still_open() -> int:
+        gc.collect()
+        clients = [each for each in gc.get_objects() if isinstance(each, httpx2.AsyncClient)]
+        return sum(not client.is_closed for client in clients)
+
+    before = still_open()
+    for _ in range(3):
+        agent = Agent(model=LanguageModel(wire.MODEL, base_url=server.url, api_key="key"))
+        assert (await agent.run("Hi")).text == "Well."
+        assert still_open() > before
+        del agent
+    async with asyncio.timeout(10):
+        while still_open() > before:
+            await asyncio.sleep(0)
 
 
 def test_loops_at_the_same_time_do_not_share_a_client(wire: ModuleType, server: Server) -> None:

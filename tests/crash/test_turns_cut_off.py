@@ -24,13 +24,13 @@ BY_HAND = [
 ]
 AGENT = [
     "turn.started message.added",
-    "message.added usage tool.called",
+    "usage message.added tool.called",
     "inside x",
     "tool.returned message.added",
-    "message.added usage tool.called",
+    "usage message.added tool.called",
     "inside y",
     "tool.returned message.added",
-    "message.added usage turn.completed",
+    "usage message.added turn.completed",
 ]
 CUTS = [
     *[("by hand", "unknown", steps) for steps in range(1, len(BY_HAND) + 1)],

@@ -33,11 +33,9 @@ class Connected:
         self._model = model
         self._client = client
 
-    def stream(
-        self, request: ModelRequest, timeout: float
-    ) -> AbstractAsyncContextManager[StreamedResponse]:
-        """The answer to a request, whose first event may take `timeout` seconds."""
-        settings = mapping.settings(request, timeout)
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[StreamedResponse]:
+        """The answer to a request."""
+        settings = mapping.settings(request)
         return model_request_stream(
             self._model,
             mapping.messages(request, self._model.system),

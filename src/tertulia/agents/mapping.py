@@ -71,18 +71,13 @@ def messages(request: ModelRequest, system: str = "") -> list[ModelMessage]:
     return result
 
 
-def settings(request: ModelRequest, timeout: float | None = None) -> ModelSettings:
-    """What the caller set; all else is the provider's default.
-
-    `timeout` is how many seconds the first event may take, with all that is tried again.
-    """
+def settings(request: ModelRequest) -> ModelSettings:
+    """What the caller set; all else is the provider's default."""
     made = ModelSettings()
     if request.temperature is not None:
         made["temperature"] = request.temperature
     if request.max_tokens is not None:
         made["max_tokens"] = request.max_tokens
-    if timeout is not None:
-        made["first_event_timeout"] = timeout
     if request.tools and not request.may_call:
         made["tool_choice"] = "none"
     return made

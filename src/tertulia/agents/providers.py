@@ -12,8 +12,10 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 from tertulia.agents.failures import failure, prefix_of
+from tertulia.agents.portal import hold
 from tertulia.agents.protocol import (
     Finished,
     ModelEvent,
@@ -42,11 +44,27 @@ Loop = asyncio.AbstractEventLoop
 
 
 class _Kept:
-    """A model of a loop, and what closes it at the loop's end."""
+    """A model of a loop, and what closes it at the loop's end, or when nobody has it any more."""
 
     def __init__(self, connected: Connected) -> None:
         self.connected = connected
         self.keeper: AsyncGenerator[None] | None = None
+        self.let_go: finalize[..., ProviderModel] | None = None
+
+    async def keep(self, loop: Loop, of: dict[Loop, _Kept]) -> AsyncGenerator[None]:
+        """Waits for the end of a loop, which closes its generators, so this, and the client."""
+        try:
+            yield
+        finally:
+            of.pop(loop, None)
+            if self.let_go is not None:
+                self.let_go.detach()
+            await self.connected.close()
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self.keeper is not None:
+            await self.keeper.aclose()
 
 
 class ProviderModel:
@@ -111,8 +129,17 @@ class ProviderModel:
         self, request: ModelRequest, stack: AsyncExitStack
     ) -> AsyncIterator[ModelEvent]:
         connected = await self._on_this_loop()
-        stream = await stack.enter_async_context(connected.stream(request, self._timeout))
-        async for event in stream:
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                stream = await stack.enter_async_context(connected.stream(request))
+                events = aiter(stream)
+                first = await anext(events, None)
+        except TimeoutError as error:
+            raise self._silent() if limit.expired() else error from error
+        if first is not None and _text(first):
+            yield TextDelta(_text(first))
+        async for event in events:
             text = _text(event)
             if text:
                 yield TextDelta(text)
@@ -125,7 +152,9 @@ class ProviderModel:
         if kept is None:
             kept = await in_thread(lambda: self._connect(loop))
         if kept.keeper is None:
-            kept.keeper = self._keep(loop, kept.connected)
+            kept.keeper = kept.keep(loop, self._kept)
+            kept.let_go = finalize(self, _close_soon, loop, kept)
+            kept.let_go.atexit = False
             await anext(kept.keeper)
         return kept.connected
 
@@ -146,13 +175,11 @@ class ProviderModel:
             return clients.Connected(self._make())
         return clients.connect(self._name, self._base_url, self._api_key, self._timeout)
 
-    async def _keep(self, loop: Loop, connected: Connected) -> AsyncGenerator[None]:
-        """Waits for the end of a loop, which closes its generators, so this, and the client."""
-        try:
-            yield
-        finally:
-            self._kept.pop(loop, None)
-            await connected.close()
+    def _silent(self) -> ModelError:
+        return ModelError(
+            f"{self._name} failed (timeout): nothing came within {self._timeout:g} s; the provider "
+            "was silent for too long; try again later"
+        )
 
     def _secrets(self) -> list[str]:
         """What no error may show: the key, and what else the provider's variables hold."""
@@ -163,6 +190,14 @@ class ProviderModel:
             if variable.startswith(prefix) and variable.endswith(("_KEY", "_TOKEN"))
         ]
         return found if self._api_key is None else [self._api_key, *found]
+
+
+def _close_soon(loop: Loop, kept: _Kept) -> None:
+    """Close the client of a model that nobody has any more, on its own loop."""
+    try:
+        loop.call_soon_threadsafe(hold, kept.close)
+    except RuntimeError:
+        return  # the loop was closed, and the client with it
 
 
 def _text(event: ModelResponseStreamEvent) -> str:

@@ -8,9 +8,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
+_MIGRATIONS = tuple(path.read_text() for path in sorted(FOLDER.glob("[0-9]*.sql")))
+
+
 def migrations() -> list[str]:
     """The scripts that make a schema out of nothing, in order; their count is its version."""
-    return [path.read_text() for path in sorted(FOLDER.glob("[0-9]*.sql"))]
+    return list(_MIGRATIONS)
 
 
 def queries(name: str) -> dict[str, str]:
