@@ -31,6 +31,7 @@ from tertulia.messages import ToolCall
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
     from pydantic_ai.models import Model as PydanticModel
+    from pydantic_ai.models import StreamedResponse
 
     from tertulia.agents.clients import Connected
 
@@ -118,33 +119,34 @@ class ProviderModel:
         """The answer. Raises ModelError, ConfigurationError and MissingExtra."""
         try:
             async with AsyncExitStack() as stack:
-                async for event in self._events(request, stack):
-                    yield event
+                stream, event = await self._first(request, stack)
+                rest = aiter(stream)
+                while event is not None:
+                    text = _text(event)
+                    if text:
+                        yield TextDelta(text)
+                    event = await anext(rest, None)
+                for last in _closing_events(stream.get(), self._name):
+                    yield last
             return
         except Exception as error:
             failed, cause = failure(error, self._name, self._secrets())
         raise failed from cause
 
-    async def _events(
+    async def _first(
         self, request: ModelRequest, stack: AsyncExitStack
-    ) -> AsyncIterator[ModelEvent]:
+    ) -> tuple[StreamedResponse, ModelResponseStreamEvent | None]:
+        """The answer as it begins, with its first event, which has to come in time."""
         connected = await self._on_this_loop()
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
                 stream = await stack.enter_async_context(connected.stream(request))
-                events = aiter(stream)
-                first = await anext(events, None)
+                return stream, await anext(aiter(stream), None)
         except TimeoutError as error:
-            raise self._silent() if limit.expired() else error from error
-        if first is not None and _text(first):
-            yield TextDelta(_text(first))
-        async for event in events:
-            text = _text(event)
-            if text:
-                yield TextDelta(text)
-        for last in _closing_events(stream.get(), self._name):
-            yield last
+            if not limit.expired():
+                raise
+            raise self._silent() from error
 
     async def _on_this_loop(self) -> Connected:
         loop = asyncio.get_running_loop()
