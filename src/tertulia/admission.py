@@ -7,12 +7,13 @@ enters with the next turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from tertulia import events
+from tertulia import doors, events
 from tertulia.clock import DAY, to_iso
 from tertulia.closing import Trace
 from tertulia.codec import encode
@@ -148,13 +149,21 @@ async def begin(
     try:
         turn = await _start(conversation, opening, asked, place, floor)
     except BaseException as error:
-        if not isinstance(error, Exception):
-            await _close_begun(conversation)
-        conversation.gate.leave()
-        await place.withdraw()
+        stopped = not isinstance(error, Exception)
+        await doors.protected(lambda: _leave(conversation, place, stopped=stopped))
         raise
     conversation.turn = turn
     return turn
+
+
+async def _leave(conversation: Conversation, place: Place, *, stopped: bool) -> None:
+    """Give up a turn that did not begin, or whose beginning was cut off."""
+    try:
+        if stopped:
+            await _close_begun(conversation)
+    finally:
+        conversation.gate.leave()
+        await place.withdraw()
 
 
 async def _close_begun(conversation: Conversation) -> None:
@@ -165,6 +174,16 @@ async def _close_begun(conversation: Conversation) -> None:
         draft = conversation.draft_on(row)
         await close_abandoned(conversation.host.store, draft)
         await conversation.made(draft)
+
+
+def check_timeout(seconds: Any) -> float | None:
+    """Seconds to wait; None is the default. Raises InvalidInput."""
+    if seconds is None:
+        return None
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not math.isfinite(seconds) or seconds < 0:
+        raise InvalidInput(f"a timeout of {seconds!r} does not exist; give seconds, from 0 on")
+    return seconds
 
 
 def check_busy(busy: Any) -> Busy:
@@ -208,6 +227,8 @@ async def _start(
         draft.after["holder"] = store.worker
         draft.after["epoch"] = draft.row.epoch + 1
         draft.after["open_turn"] = draft.turn
+        if draft.row.due_at is None:
+            await conversation.trim(draft)
         if not await conversation.made(draft) or conversation.known is None:
             continue
         place.admitted()
@@ -228,6 +249,7 @@ def _fill(draft: Draft, asked: Asked, agent: str | None, place: Place) -> None:
         "key": asked.key,
         "floor": asked.agent is None and agent is not None,
         "before": floor_of(draft),
+        "options": asked.options,
     }
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
     give_floor(draft, agent)

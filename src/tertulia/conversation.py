@@ -180,7 +180,8 @@ class Conversation:
             if draft.row.open_turn is not None and draft.turn is None:
                 await self._recover(draft)
                 continue
-            await self.draft_writes(draft)
+            if draft.turn is None:
+                await self.draft_writes(draft)
             result = await build(draft)
             await self.trim(draft)
             if not draft.records or await self.made(draft):

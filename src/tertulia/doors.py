@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
@@ -142,16 +142,36 @@ def call(coroutine: Coroutine[Any, Any, T]) -> T:
     _thread.depth = _thread.depth + 1
     try:
         sent: bool | None = None
+        stopped: BaseException | None = None
         while True:
-            step = coroutine.send(sent)
+            step = coroutine.send(sent) if stopped is None else coroutine.throw(stopped)
+            stopped = None
             if not isinstance(step, _Block):
                 coroutine.close()
                 raise RuntimeError("this call needs an event loop; await its asynchronous twin")
-            sent = step.outcome.wait(step.seconds)
+            try:
+                sent = step.outcome.wait(step.seconds)
+            except BaseException as error:
+                stopped = error  # Ctrl-C: the coroutine has to put its things in order
     except StopIteration as stop:
         return cast("T", stop.value)
     finally:
         _thread.depth -= 1
+
+
+async def protected(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run work to its end, also where the caller is cancelled meanwhile."""
+    loop = current_loop()
+    if loop is None:
+        await work()
+        return
+    task = loop.create_task(work())
+    _protected.add(task)
+    task.add_done_callback(_protected.discard)
+    await asyncio.shield(task)
+
+
+_protected: set[asyncio.Task[None]] = set()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

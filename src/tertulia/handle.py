@@ -66,7 +66,7 @@ class Handle:
         )
         self._conversation = conversation_of(runtime, app, self._id)
         self._busy: Busy = admission.check_busy(busy)
-        self._timeout = turn_timeout
+        self._timeout = admission.check_timeout(turn_timeout)
         self._agent = agent
 
     # -- identity
@@ -139,7 +139,7 @@ class Handle:
         asked = Asked(
             messages=() if said is None else (parse(said),),
             busy=busy or self._busy,
-            timeout=self._timeout if timeout is None else timeout,
+            timeout=self._timeout if timeout is None else admission.check_timeout(timeout),
             agent=agent,
             metadata=None if metadata is None else json_object(metadata, "metadata"),
         )
@@ -155,7 +155,11 @@ class Handle:
             await turn.fail(error)
             raise
         else:
-            await turn.complete()
+            try:
+                await turn.complete()
+            except BaseException as error:
+                await turn.fail(error)
+                raise
         finally:
             turn.leave_context()
 
@@ -184,6 +188,8 @@ class Handle:
         if at is not None:
             history.check_position(at, "at")
         turn = own_turn(self._conversation)
+        if turn is not None:
+            self._conversation.check_access(turn.row, self._opening)
         if turn is not None and at is None:
             return await self._conversation.view(turn.row, turn.row.seq)
         await self.flush()

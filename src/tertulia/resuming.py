@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
-from tertulia import closing, events
+from tertulia import closing, doors, events
 from tertulia.approvals import Approval, approvals
 from tertulia.codec import body_of
 from tertulia.conversation import MAX_RACES, Conversation, How
@@ -40,27 +41,43 @@ class Resumed(msgspec.Struct, frozen=True):
     """What its model requests consumed before."""
 
 
-async def resume(conversation: Conversation, opening: Opening, seconds: float | None) -> Resumed:
+async def resume(
+    conversation: Conversation,
+    opening: Opening,
+    seconds: float | None,
+    knows: Callable[[str | None], bool],
+) -> Resumed:
     """Take hold of the open turn of a session and go on with it.
 
-    Raises UsageError where no turn is open, SessionBusy while its holder lives, ApprovalPending
-    while a call waits for a decision, SessionNotFound, SessionEnded, AccessDenied.
+    It waits `seconds` for a turn that runs in this process. `knows` says whether an agent of a
+    name, or of none, is here to go on. Raises UsageError where no turn is open or its agent is not
+    here, TurnTimeout, SessionBusy while another process runs it, ApprovalPending while a call
+    waits for a decision, SessionNotFound, SessionEnded, AccessDenied.
     """
     if own_turn(conversation) is not None:
         raise UsageError(f"session {conversation.id!r} is in a turn of the calling code already")
     await conversation.enter(seconds)
     try:
-        resumed = await _take_over(conversation, opening)
+        resumed = await _take_over(conversation, opening, knows)
     except BaseException as error:
-        if not isinstance(error, Exception):
-            await _give_back(conversation)
-        conversation.gate.leave()
+        stopped = not isinstance(error, Exception)
+        await doors.protected(lambda: _leave(conversation, stopped=stopped))
         raise
     conversation.turn = resumed.turn
     return resumed
 
 
-async def _take_over(conversation: Conversation, opening: Opening) -> Resumed:
+async def _leave(conversation: Conversation, *, stopped: bool) -> None:
+    try:
+        if stopped:
+            await _give_back(conversation)
+    finally:
+        conversation.gate.leave()
+
+
+async def _take_over(
+    conversation: Conversation, opening: Opening, knows: Callable[[str | None], bool]
+) -> Resumed:
     host = conversation.host
     for _ in range(MAX_RACES):
         conversation.known = None
@@ -69,6 +86,12 @@ async def _take_over(conversation: Conversation, opening: Opening) -> Resumed:
         records = await turn_records(host.store, row, number)
         decided = approvals(records)
         _check_decided(conversation, row, decided)
+        agent = _speaking(records)
+        if not knows(agent):
+            raise UsageError(
+                f"turn {number} of session {conversation.id!r} is one of the agent {agent!r}, "
+                "which is not known here; resume it with that agent"
+            )
         draft = conversation.draft_on(row, number)
         draft.add(events.TURN_RESUMED, {})
         draft.after["holder"] = host.store.worker
@@ -139,8 +162,9 @@ def _speaking(records: list[Record]) -> str | None:
     """The agent that spoke last in a turn."""
     agent: str | None = body_of(records[0]).get("agent")
     for record in records:
-        if record.type in (events.HANDOFF, events.FAILOVER):
-            agent = body_of(record).get("to")
+        body = body_of(record)
+        if record.type in (events.HANDOFF, events.FAILOVER) and not body.get("aside"):
+            agent = body.get("to")
     return agent
 
 
@@ -151,6 +175,7 @@ def _asked(started: dict[str, Any], first: list[Record]) -> Asked:
         key=started.get("key"),
         agent=None if started.get("floor") else started.get("agent"),
         metadata=started.get("metadata"),
+        options=started.get("options"),
     )
 
 

@@ -83,6 +83,7 @@ class Session(Driven):
         conversation = self._conversation
         turn = own_turn(conversation)
         if turn is not None:
+            conversation.check_access(turn.row, self._opening)
             return await turn.add_messages(checked)
         busy = "reject" if self._busy == "reject" else "queue"
         asked = Asked(messages=tuple(checked), busy=busy, timeout=self._timeout)

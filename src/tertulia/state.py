@@ -149,6 +149,7 @@ class ScopedState(MutableMapping[str, Any]):
         """The row as it is, or as it will be created. Raises AccessDenied."""
         turn = own_turn(self._conversation)
         if turn is not None:
+            self._conversation.check_access(turn.row, self._opening)
             return turn.row
         row = doors.call(self._conversation.row())
         if row is None:

@@ -19,11 +19,18 @@ from tertulia.closing import Effect, Trace
 from tertulia.codec import body_of, encode
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft, commit
-from tertulia.errors import StaleWriter, TurnInterrupted, UsageError, VersionConflict
+from tertulia.errors import (
+    InvalidInput,
+    StaleWriter,
+    TurnInterrupted,
+    UsageError,
+    VersionConflict,
+)
 from tertulia.gate import Gate
 from tertulia.messages import Message, parse
 from tertulia.recovery import close_turn
 from tertulia.stores.base import Request, SessionRow
+from tertulia.values import storable
 
 if TYPE_CHECKING:
     from tertulia.conversation import Conversation
@@ -58,6 +65,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None = None
     """The agent that is asked; None leaves it to whoever has the floor."""
     metadata: dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    """What else whoever resumes the turn has to know."""
 
     def digest(self) -> bytes:
         """SHA-256 of what makes two requests the same."""
@@ -87,6 +96,8 @@ class Turn:
         self.closed = False
         self.trace = trace
         self._notes: list[tuple[str, dict[str, Any]]] = []
+        self.call_ids = {*trace.calls, *trace.unstarted}
+        """Ids of tool calls of this turn: no two have the same, or they would share a key."""
         self.writes: list[StateWrite] = []
         """State that is set when the turn closes."""
         self.temp: dict[str, Any] = conversation.temp
@@ -201,9 +212,8 @@ class Turn:
 
     async def fail(self, error: BaseException) -> None:
         """Close the turn as failed. What it did in the world is kept, all else is hidden."""
-        await self._close(
-            events.TURN_FAILED, {"error": type(error).__name__, "text": str(error)[:1_000]}
-        )
+        said = storable(str(error)[:1_000])
+        await self._close(events.TURN_FAILED, {"error": type(error).__name__, "text": said})
 
     async def interrupt(self, reason: str, partial: str | None = None) -> None:
         """Close the turn on request, keeping exactly what was handed out by then."""
@@ -230,6 +240,7 @@ class Turn:
         async def build(draft: Draft) -> None:
             draft.add(events.TURN_SUSPENDED, {"calls": list(draft.open_calls)})
             draft.after["holder"] = None
+            await self.conversation.trim(draft)
 
         async with self._gate:
             self._check_open()
@@ -310,11 +321,14 @@ class Turn:
         async with self._gate:
             if self.closed:
                 return
-            row: SessionRow | None = None
             try:
                 row = await self._closing_commit(kind, body, keep, first)
-            finally:
-                self._release(row)
+            except InvalidInput:
+                if kind == events.TURN_COMPLETED:
+                    raise  # nothing was written, and the turn is open: it can fail
+                self._notes.clear()
+                row = await self._closing_commit(kind, {}, keep, None)
+            self._release(row)
             for write in self.writes:
                 write.outcome.set_result(None)
 
@@ -338,12 +352,16 @@ class Turn:
                 conversation.host.store, draft, self.trace, kind, dict(body), keep=keep
             )
             if self.asked.key is not None:
-                draft.request = self._request("done" if keep else "failed")
+                completed = kind == events.TURN_COMPLETED
+                draft.request = self._request("done" if completed else "failed")
             await conversation.trim(draft)
             try:
                 return await commit(conversation.host.store, draft)
             except VersionConflict:
                 continue
+            except BaseException:
+                self._release(None)
+                raise
 
     def _request(self, status: Literal["done", "failed"]) -> Request:
         return Request(

@@ -63,6 +63,11 @@ def _plain(value: str | int | float) -> str | int | float:
     return int(value) if isinstance(value, int) else float(value)
 
 
+def storable(said: str) -> str:
+    """Text as it can be stored: what UTF-8 cannot say, such as half a pair, becomes ``?``."""
+    return said if said.isascii() else said.encode("utf-8", "replace").decode()
+
+
 def identifier(value: Any, what: str) -> str:
     """A public id: 1 to 512 characters of text without control characters. It is never a path.
 

@@ -31,6 +31,7 @@ from tertulia.messages import Message, ToolCall
 from tertulia.session import Session
 from tertulia.turns import Turn
 from tertulia.usage import Usage
+from tertulia.values import storable
 
 OUTPUT_RETRIES = 2
 """How often a model is asked again whose answer does not fit its schema."""
@@ -100,10 +101,12 @@ class Asking:
         kind = self.speaker.output_type
         output = None if kind is None else await prepare_output(kind)
         request = await self._request(output, may_call)
-        used = {call.id for message in request.messages for call in message.tool_calls or ()}
+        used = self._turn.call_ids
+        used |= {call.id for message in request.messages for call in message.tool_calls or ()}
         for left in range(OUTPUT_RETRIES, -1, -1):
             answer = await self._ask(request, quiet=output is not None)
             answer.calls = distinct(answer.calls, used)
+            used.update(made.call.id for made in answer.calls)
             if output is None:
                 return answer
             problem = _settle(answer, output)
@@ -112,7 +115,6 @@ class Asking:
                     await self._out.put(StreamEvent(type="text_delta", text=answer.text))
                 return answer
             self._turn.note(events.OUTPUT_REJECTED, _rejected(answer, problem))
-            used.update(made.call.id for made in answer.calls)
             if not left:
                 raise SchemaValidationError(
                     f"{self.speaker.model.name} gave no answer that fits "
@@ -187,7 +189,7 @@ class Asking:
                     else:
                         answer.reason = event.reason
         finally:
-            answer.text = "".join(text)
+            answer.text = storable("".join(text))
 
     def _told(self, request: ModelRequest) -> dict[str, Any]:
         """What a span says of a request."""

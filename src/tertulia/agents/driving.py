@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from tertulia import admission, resuming, telemetry
+from tertulia import admission, events, resuming, telemetry
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.drafting import Draft
-from tertulia.errors import TurnInterrupted, UsageError
-from tertulia.floor import give_floor
+from tertulia.errors import StoreError, TurnInterrupted, UsageError
+from tertulia.floor import floor_of, give_floor
 from tertulia.resuming import OpenCall
 from tertulia.turns import LISTEN_SECONDS, Asked, Turn, own_turn
 from tertulia.usage import Usage
@@ -46,9 +46,15 @@ async def begin(plan: Plan) -> Begun:
     conversation, opening = session._conversation, session._opening  # pyright: ignore[reportPrivateUsage]
     running = own_turn(conversation)
     if running is not None and not plan.resuming:
+        conversation.check_access(running.row, opening)
         return Begun(running, joined=True)
     if plan.resuming:
-        resumed = await resuming.resume(conversation, opening, plan.asked.timeout)
+        resumed = await resuming.resume(conversation, opening, plan.asked.timeout, plan.cast.knows)
+        try:
+            plan.cast.restore(resumed.turn.asked.options or {})
+        except UsageError:
+            await resumed.turn.suspend()
+            raise
         return Begun(resumed.turn, resumed.calls, resumed.usage)
     floor = plan.cast.floor if plan.by_floor else None
     turn = await admission.begin(conversation, opening, plan.asked, floor)
@@ -67,6 +73,7 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     turn = begun.turn
     exchange.attach(turn)
     turn.enter_context()
+    _depth.set(1)
     watcher = asyncio.ensure_future(_watch(turn, asyncio.current_task()))
     told = {"agent": turn.agent, "conversation": plan.session.id, "turn": turn.number}
     with telemetry.span("turn", told) as span:
@@ -95,11 +102,12 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
 async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
     """Run an agent inside a turn of the calling code.
 
-    While tool calls are open, what it says is no part of the history, which the result of the
-    tool will be; then several may run at once. Otherwise it goes into the turn, one at a time.
+    Inside of another agent's turn, what it says is no part of the history, which the result of
+    the tool will be; then several may run at once. Otherwise it goes into the turn, one at a time.
     """
     agent = plan.cast.first
-    aside = [*plan.asked.messages] if turn.row.open_calls else None
+    inside = turn.row.open_calls or _depth.get()
+    aside = [*plan.asked.messages] if inside else None
     loop = Loop(turn, plan, exchange, None, aside)
     task = asyncio.current_task()
     if task is not None:
@@ -126,7 +134,7 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
 def _go_deeper() -> None:
     """Note that an agent runs inside another one's turn. Raises UsageError when it is too deep."""
     depth = _depth.get() + 1
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH + 1:
         raise UsageError(f"agents run inside of each other's tools more than {MAX_DEPTH} deep")
     _depth.set(depth)
 
@@ -135,7 +143,11 @@ async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:
     """The request of an agent that joins a turn, which gives it the floor."""
     for message in asked.messages:
         draft.message(message)
-    give_floor(draft, agent)
+    before = floor_of(draft)
+    if agent is not None and agent != before:
+        body = {"from": before or None, "to": agent, "reason": "it was run inside of the turn"}
+        draft.add(events.HANDOFF, body, actor="agent")
+        give_floor(draft, agent)
 
 
 async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseException) -> None:
@@ -150,6 +162,9 @@ async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseExceptio
 async def _watch(turn: Turn, task: asyncio.Task[Any] | None) -> None:
     """Cancel the task of a turn when somebody asks the turn to stop."""
     while not await turn.stop.within(LISTEN_SECONDS):
-        await turn.listen()
+        try:
+            await turn.listen()
+        except StoreError:
+            continue  # the next commit of the turn says so too; until then it can be stopped here
     if task is not None:
         task.cancel()

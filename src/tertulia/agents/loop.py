@@ -25,10 +25,15 @@ from tertulia.resuming import OpenCall
 from tertulia.session import Session
 from tertulia.turns import Asked, Turn
 from tertulia.usage import NOTHING_SPENT, Usage, sum_of
+from tertulia.values import storable
 
 _ONLY_THE_TURN = Budget(keep_last=1)
 MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
+
+
+MAX_STORED = 100_000
+"""Characters of the messages that are kept for a repetition of the request."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +138,10 @@ class Loop:
                 raise error
             told = "; ".join(str(each) for each in self._errors)
             raise RoutingError(f"every agent failed: {told}", self._errors) from error
-        body = {"from": failed.name, "to": speaker.name, "error": str(error)[:1_000]}
+        body: dict[str, Any] = {"from": failed.name, "to": speaker.name}
+        body["error"] = storable(str(error)[:1_000])
+        if self._aside is not None:
+            body["aside"] = True
         self._turn.note(events.FAILOVER, body)
         self._speak(speaker)
 
@@ -216,7 +224,7 @@ class Loop:
             messages = [*self._askings[-1].seen, message]
             made[:] = [self._response(messages, message.text, answer.output)]
             if self._watcher is not None:
-                turn.result = msgspec.structs.replace(made[0], output=None)
+                turn.result = _stored(made[0])
 
         if self._watcher is None:
             await asyncio.shield(turn.append(first))
@@ -241,3 +249,11 @@ class Loop:
             latency=monotonic() - self._began,
             agent=self._speaker.name,
         )
+
+
+def _stored(response: Response) -> Response:
+    """What a repetition of the request gets; of a long turn only the answer."""
+    kept = msgspec.structs.replace(response, output=None)
+    if sum(len(message.text) for message in response.messages) > MAX_STORED:
+        kept = msgspec.structs.replace(kept, messages=response.messages[-1:])
+    return kept

@@ -26,6 +26,11 @@ class Portal:
         self._thread = threading.Thread(target=self._run, name="tertulia-portal", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs, in this process."""
+        return self.pid == os.getpid() and self._thread.is_alive()
+
     def check_caller(self) -> None:
         """Raise UsageError on the portal's own thread, where waiting for it would never end."""
         if threading.current_thread() is self._thread:
@@ -83,7 +88,7 @@ def hold(work: Work, context: Context | None = None) -> asyncio.Task[None]:
 def portal() -> Portal:
     """The portal of this process; a forked child gets one of its own."""
     with _lock:
-        if not _portals or _portals[0].pid != os.getpid():
+        if not _portals or not _portals[0].alive:
             _portals[:] = [Portal()]
         return _portals[0]
 

@@ -11,7 +11,12 @@ from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.outputs import prepare_output
 from tertulia.agents.response import Response, StreamEvent
-from tertulia.errors import IdempotencyConflict, InvalidInput, SchemaValidationError
+from tertulia.errors import (
+    IdempotencyConflict,
+    InvalidInput,
+    SchemaValidationError,
+    TurnInterrupted,
+)
 from tertulia.stores.base import Request
 from tertulia.turns import own_turn
 
@@ -32,14 +37,16 @@ async def repeated(plan: Plan, exchange: Exchange) -> bool:
     row = conversation.known or await conversation.row()
     if row is not None:
         conversation.check_access(row, session._opening)  # pyright: ignore[reportPrivateUsage]
-    running = conversation.requests.get(key)
-    if running is not None:
+    while (running := conversation.requests.get(key)) is not None:
         if running[0] != digest:
             raise IdempotencyConflict(
                 f"idempotency key {key!r} is in use in session {session.id!r} for another request",
                 session_id=session.id,
             )
-        _give(exchange, await running[1])
+        try:
+            _give(exchange, await running[1])
+        except TurnInterrupted:
+            continue  # who asked first went away, and we did not
         return True
     conversation.requests[key] = (digest, exchange.outcome)
     exchange.at_end(lambda: conversation.requests.pop(key, None))

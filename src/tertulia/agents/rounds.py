@@ -167,7 +167,9 @@ class ToolRound:
             async with self._places:
                 with telemetry.span("tool", told):
                     return Ended(call, await self._invoke(made))
-        except (Exception, SystemExit, GeneratorExit) as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             text = _described(error)
             return Ended(call, f"Error: {text}", text)
 
@@ -217,9 +219,9 @@ class ToolRound:
 
         async def build(draft: Draft) -> list[Message]:
             stored = [self._draft(draft, each) for each in ended]
-            body = {"from": made.source, "to": made.target, "reason": made.reason}
-            draft.add(events.HANDOFF, body, actor="agent")
             if not self._aside:
+                body = {"from": made.source, "to": made.target, "reason": made.reason}
+                draft.add(events.HANDOFF, body, actor="agent")
                 give_floor(draft, made.target)
             return [message for message in stored if message is not None]
 

@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from tertulia import admission
 from tertulia import host as hosts
 from tertulia.agents.loop import Plan
 from tertulia.agents.response import Response
-from tertulia.agents.speakers import Cast, Options
+from tertulia.agents.speakers import Cast, Options, told
 from tertulia.agents.streaming import AsyncStream, Stream, respond, respond_sync
 from tertulia.errors import InvalidInput, UsageError
 from tertulia.host import Host
@@ -74,6 +75,8 @@ class Runner(ABC):
         The agent that has the floor answers.
         """
         if how in ("json", "json_async"):
+            if "output_type" in options:
+                raise InvalidInput("json takes schema=, which is the output_type of its answer")
             options = {"output_type": options.pop("schema"), **options}
         resuming = how in ("resume", "resume_async")
         if not resuming and request is None:
@@ -131,13 +134,15 @@ def _asked(
     session: Session, message: Message | None, options: Mapping[str, Any], agent: str | None
 ) -> Asked:
     metadata, key = options.get("metadata"), options.get("idempotency_key")
+    busy, seconds = options.get("busy"), admission.check_timeout(options.get("timeout"))
     return Asked(
         messages=() if message is None else (message,),
-        busy=options.get("busy") or session._busy,  # pyright: ignore[reportPrivateUsage]
-        timeout=options.get("timeout") or session._timeout,  # pyright: ignore[reportPrivateUsage]
+        busy=session._busy if busy is None else busy,  # pyright: ignore[reportPrivateUsage]
+        timeout=session._timeout if seconds is None else seconds,  # pyright: ignore[reportPrivateUsage]
         key=None if key is None else identifier(key, "the idempotency key"),
         agent=agent,
         metadata=None if metadata is None else json_value(metadata, "metadata"),
+        options=told(_options(options)),
     )
 
 

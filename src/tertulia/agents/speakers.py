@@ -13,7 +13,7 @@ from tertulia.agents.context import RunContext
 from tertulia.agents.protocol import FINAL_RESULT, Model, ToolSpec
 from tertulia.agents.tools import AnyTool
 from tertulia.agents.window import Budget
-from tertulia.errors import ConfigurationError, InvalidInput
+from tertulia.errors import ConfigurationError, InvalidInput, UsageError
 
 Instructions = str | Callable[[RunContext], str | Awaitable[str]] | None
 
@@ -26,6 +26,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     keep_last: int | None = None
     max_context_tokens: int | None = None
     output_type: Any = None
+
+
+def told(options: Options) -> dict[str, Any] | None:
+    """What the log keeps of the options of a call, for whoever resumes its turn."""
+    plain = {name: getattr(options, name) for name in _PLAIN}
+    kind = options.output_type
+    if kind is not None:
+        plain["output_type"] = getattr(kind, "__name__", str(kind))
+    return {name: value for name, value in plain.items() if value is not None} or None
 
 
 class Speaker(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +82,8 @@ class Transfer(msgspec.Struct, frozen=True):
     target: str
     spec: ToolSpec
 
+
+_PLAIN = ("temperature", "max_tokens", "keep_last", "max_context_tokens")
 
 _REASON: dict[str, Any] = {
     "type": "object",
@@ -159,6 +170,29 @@ class Cast:
     def first(self) -> str | None:
         """The name of the agent that was called."""
         return self._first.name
+
+    def knows(self, name: str | None) -> bool:
+        """Whether the agent of a name is here; without a name, whether it is clear who is meant."""
+        if name is not None:
+            return name == self._first.name or name in self._members
+        nameless = [each for each in (self._first, *self._stand_ins) if each.name is None]
+        return len(nameless) < 2
+
+    def restore(self, options: Mapping[str, Any]) -> None:
+        """Take what a turn was asked for with, where nothing else was said since.
+
+        Raises UsageError where the answer was to be of a type, and none is named now.
+        """
+        typed = options.get("output_type")
+        if typed and self._options.output_type is None:
+            raise UsageError(f"this turn was asked for a {typed}; say output_type= to resume it")
+        said = {
+            name: value
+            for name in _PLAIN
+            if (value := options.get(name)) is not None and getattr(self._options, name) is None
+        }
+        self._options = msgspec.structs.replace(self._options, **said)
+        self._speakers.clear()
 
     def floor(self, stored: str | None) -> str | None:
         """Who speaks where `stored` has the floor: that agent, if it is known here."""

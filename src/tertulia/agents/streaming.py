@@ -206,7 +206,12 @@ def _start_elsewhere(plan: Plan, exchange: Exchange) -> None:
     """Begin the turn on this thread, and drive it on the portal's."""
     begun = doors.call(_begun(plan, exchange))
     if begun is not None:
-        portal().start(lambda: drive(begun, plan, exchange), exchange.abandon)
+        try:
+            portal().start(lambda: drive(begun, plan, exchange), exchange.abandon)
+        except RuntimeError as error:
+            if not begun.joined:
+                doors.call(begun.turn.fail(error))
+            exchange.fail(error)
 
 
 async def _begun(plan: Plan, exchange: Exchange) -> Begun | None:
