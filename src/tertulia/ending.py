@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
 import msgspec
 
 from tertulia import events, retention
@@ -14,6 +17,8 @@ from tertulia.opening import Opening
 from tertulia.scoped import StateWrite
 from tertulia.stores.base import Details, Receipt, SessionRow
 from tertulia.view import View
+
+R = TypeVar("R", Receipt, None)
 
 
 async def end(
@@ -125,8 +130,43 @@ async def delete(
 
     Raises SessionNotFound and RetentionRefused.
     """
+    clock = conversation.host.clock
+
+    def receipt_of(row: SessionRow, forks: int) -> Receipt:
+        return _receipt(row, clock.now(), why, forks)
+
+    return await _remove(conversation, opening, receipt_of, "erase" if erasing else "delete")
+
+
+async def discard(conversation: Conversation, opening: Opening) -> None:
+    """Remove a session that was for one turn only, and leave no receipt: nobody meant to keep it.
+
+    Raises as `delete`.
+    """
+    await _remove(conversation, opening, lambda _row, _forks: None, "delete")
+
+
+def _receipt(row: SessionRow, time: int, why: str, forks: int) -> Receipt:
+    body = {
+        "uid": row.uid.hex(),
+        "events": row.seq - row.base,
+        "digest": row.digest.hex(),
+        "why": why,
+        "forks": forks,
+        "out_of_reach": ["backups", "exports"],
+    }
+    return Receipt(time=time, type="session.deleted", body=encode(body))
+
+
+async def _remove(
+    conversation: Conversation,
+    opening: Opening,
+    receipt_of: Callable[[SessionRow, int], R],
+    deed: Literal["delete", "erase"],
+) -> R:
+    """Remove the session; `receipt_of` gets its row, and how many sessions forked off it."""
     outside_turn(conversation, "delete")
-    store, clock = conversation.host.store, conversation.host.clock
+    store = conversation.host.store
     await conversation.enter()
     try:
         conversation.known = None
@@ -136,23 +176,10 @@ async def delete(
             raise SessionNotFound(
                 f"there is no session {conversation.id!r}", session_id=conversation.id
             )
-        permit(conversation, row, "erase" if erasing else "delete", clock.now())
+        permit(conversation, row, deed, conversation.host.clock.now())
         children = await store.children(row.key)
         await _check_heirs(conversation, row)
-        receipt = Receipt(
-            time=clock.now(),
-            type="session.deleted",
-            body=encode(
-                {
-                    "uid": row.uid.hex(),
-                    "events": row.seq - row.base,
-                    "digest": row.digest.hex(),
-                    "why": why,
-                    "forks": len(children),
-                    "out_of_reach": ["backups", "exports"],
-                }
-            ),
-        )
+        receipt = receipt_of(row, len(children))
         await store.delete_session(row, receipt, stub=bool(children))
         for child in children:
             heir = conversation.host.registry.get(("session", child.app, child.id))

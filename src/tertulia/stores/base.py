@@ -415,10 +415,11 @@ class LogStore(Protocol):
         """Erase bodies and salts (keeping the digest of each body); returns how many were there."""
         ...
 
-    async def delete_session(self, row: SessionRow, receipt: Receipt, *, stub: bool) -> None:
+    async def delete_session(self, row: SessionRow, receipt: Receipt | None, *, stub: bool) -> None:
         """Remove a session with its events, state, inbox and requests, and note the receipt.
 
-        With `stub` the row stays, as deleted, for those that forked off it. Raises StaleWriter.
+        With `stub` the row stays, as deleted, for those that forked off it. Without a receipt
+        nothing is left of it: for a session that nobody meant to keep. Raises StaleWriter.
         """
         ...
 

@@ -245,10 +245,11 @@ def add_receipt(db: Database, receipt: Receipt) -> None:
     db.execute(SQL["add_receipt"], (receipt.id, receipt.time, receipt.type, receipt.body, digest))
 
 
-def delete_session(db: Database, before: SessionRow, receipt: Receipt, stub: bool) -> None:
+def delete_session(db: Database, before: SessionRow, receipt: Receipt | None, stub: bool) -> None:
     """Make a session unfindable and note it; `remove_events` takes its events away."""
     hide_session(db, before, stub)
-    add_receipt(db, receipt)
+    if receipt is not None:
+        add_receipt(db, receipt)
 
 
 def hide_session(db: Database, before: SessionRow, stub: bool) -> None:

@@ -163,7 +163,7 @@ class EngineStore(SessionStore):
         await self._erased()
         return erased
 
-    async def delete_session(self, row: SessionRow, receipt: Receipt, *, stub: bool) -> None:
+    async def delete_session(self, row: SessionRow, receipt: Receipt | None, *, stub: bool) -> None:
         await self._write(row.key, engine.delete_session, row, receipt, stub)
         while not await self._write(0, engine.remove_events, row.key):
             pass

@@ -421,6 +421,15 @@ class StoreContract(ABC):
             again = await store.commit(birth("s", uid=b"second" + bytes(10)))
             same(again.key != row.key, True)
 
+    async def test_a_session_that_is_deleted_without_a_receipt_leaves_nothing(self) -> None:
+        async with self.opened() as store:
+            row = await self.grown(store, "s", 3)
+            await store.delete_session(row, None, stub=False)
+            same(await store.find(None, "s"), None)
+            same(await store.row(row.key), None)
+            same(await store.records(whole(row)), [])
+            same(await store.receipts(), [])
+
     async def test_a_stub_stays_for_those_that_forked_off(self) -> None:
         async with self.opened() as store:
             row = await self.grown(store, "s", 3, user="u")

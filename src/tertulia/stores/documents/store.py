@@ -329,10 +329,10 @@ class DocumentStore(DocumentMemories):
             await self._submit(self._save_again, key)
         return erased
 
-    async def delete_session(self, row: SessionRow, receipt: Receipt, *, stub: bool) -> None:
+    async def delete_session(self, row: SessionRow, receipt: Receipt | None, *, stub: bool) -> None:
         await self._submit(self._delete_session, row, receipt, stub)
 
-    def _delete_session(self, row: SessionRow, receipt: Receipt, stub: bool) -> None:
+    def _delete_session(self, row: SessionRow, receipt: Receipt | None, stub: bool) -> None:
         if row.key not in self._desk.unsaved:
             self._desk.refresh(row.app, row.id)
         self._transact(_undone, engine.delete_session, row, receipt, stub)
@@ -342,7 +342,8 @@ class DocumentStore(DocumentMemories):
         while not self._transact(engine.remove_events, row.key):
             pass
         self._desk.unlist(row.key)
-        beside.add_receipt(self._shelf, receipt)
+        if receipt is not None:
+            beside.add_receipt(self._shelf, receipt)
         self._bells.ring((row.key,))
         for key in self._transact(_descendants, row.key):
             self._save_again(key)
