@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from tertulia import retention
+from tertulia import doors, retention
 from tertulia.codec import encode
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft
@@ -52,6 +52,8 @@ MAX_WAITERS = 1_000
 MAX_RACES = 1_000
 """How often a change is drafted anew because somebody else was faster."""
 TURN_TIMEOUT = 600.0
+STOPPING = 5.0
+"""Seconds that a read waits for a turn that was told to stop."""
 _POLL = 0.25
 """Seconds after which a waiter looks again even if no bell rang."""
 
@@ -154,6 +156,15 @@ class Conversation:
         """Whether the caller broke off the stream of the running turn, which then stops."""
         turn = self.turn
         return turn is not None and turn.approached()
+
+    async def stopped(self) -> None:
+        """Wait shortly for a turn of this process that was told to stop, so that reads see it.
+
+        Not where that would keep the loop of the turn from running.
+        """
+        turn = self.turn
+        if turn is not None and turn.stop.done and doors.blocked_loop() is None:
+            await turn.ended.within(STOPPING)
 
     async def append(self, opening: Opening, build: Build[T], how: How = USUAL) -> T:
         """One change outside of a turn: hold, append and release in one commit."""
@@ -311,8 +322,8 @@ class Conversation:
         """What is told to whom wants to go on while a turn waits for an approval."""
         calls = ", ".join(row.open_calls)
         return ApprovalPending(
-            f"turn {row.open_turn} of session {self.id!r} waits for approval of {calls}: "
-            "approve(…) or reject(…), then resume(); or run with busy='interrupt'",
+            f"turn {row.open_turn} of session {self.id!r} waits for a person ({calls}): approve(…) "
+            "or reject(…) what session.pending lists, then resume(); or run with busy='interrupt'",
             session_id=self.id,
         )
 

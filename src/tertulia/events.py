@@ -29,6 +29,7 @@ TURN_INTERRUPTED: Final = "turn.interrupted"
 TURN_ABANDONED: Final = "turn.abandoned"
 TURN_SUSPENDED: Final = "turn.suspended"
 TURN_RESUMED: Final = "turn.resumed"
+MESSAGE_STAGED: Final = "message.staged"
 INPUT_RECEIVED: Final = "input.received"
 INPUT_WITHDRAWN: Final = "input.withdrawn"
 TOOL_CALLED: Final = "tool.called"
@@ -59,6 +60,7 @@ USAGE: Final = "usage"
 
 EVENT_TYPES: dict[str, str] = {
     MESSAGE_ADDED: "a message became part of the conversation",
+    MESSAGE_STAGED: "a tool wrote a message, which comes after the results of the running calls",
     TURN_STARTED: "a request took hold of the session",
     TURN_COMPLETED: "the turn ended with its answer",
     TURN_FAILED: "the turn ended with an error; the history is as if it had not happened",

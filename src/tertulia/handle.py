@@ -193,6 +193,7 @@ class Handle:
         if turn is not None and at is None:
             return await self._conversation.view(turn.row, turn.row.seq)
         await self.flush()
+        await self._conversation.stopped()
         row = await self._row()
         if row is None and self._opening.messages:
             await self._conversation.append(self._opening, nothing)

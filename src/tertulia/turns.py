@@ -96,6 +96,10 @@ class Turn:
         self.closed = False
         self.trace = trace
         self._notes: list[tuple[str, dict[str, Any]]] = []
+        self.staging = False
+        """Whether tools of an agent run now."""
+        self.staged: list[Message] = []
+        """Messages of tools that wait for the results of the running calls."""
         self.call_ids = {*trace.calls, *trace.unstarted}
         """Ids of tool calls of this turn: no two have the same, or they would share a key."""
         self.writes: list[StateWrite] = []
@@ -120,21 +124,29 @@ class Turn:
 
     async def add_message(self, message: Message | Mapping[str, Any]) -> Message:
         """Append a message to the turn; raises InvalidMessage."""
-        checked = parse(message)
-
-        async def build(draft: Draft) -> Message:
-            return draft.message(checked)
-
-        return await self.append(build)
+        return (await self.add_messages([message]))[0]
 
     async def add_messages(self, messages: Iterable[Message | Mapping[str, Any]]) -> list[Message]:
-        """Append several messages in one commit; raises InvalidMessage."""
+        """Append several messages in one commit; raises InvalidMessage.
+
+        While the tools of an agent run, messages are staged: they are durable, and enter the
+        history after the results of the running calls, which nothing may part from their calls.
+        What is returned has no position then.
+        """
         checked = [parse(message) for message in messages]
+        staging = self.staging and all(message.role != "tool" for message in checked)
 
         async def build(draft: Draft) -> list[Message]:
-            return [draft.message(message) for message in checked]
+            if not (staging and draft.open_calls):
+                return [draft.message(message) for message in checked]
+            for message in checked:
+                draft.add(events.MESSAGE_STAGED, {"message": message.to_dict()}, actor="tool")
+            return []
 
-        return await self.append(build)
+        stored = await self.append(build)
+        if not stored:
+            self.staged.extend(checked)
+        return stored or checked
 
     async def tool_called(self, call_id: str, name: str, *, effect: Effect = "unknown") -> None:
         """Note that a tool is about to run, and what it may do in the world."""
@@ -287,6 +299,12 @@ class Turn:
         host = self.conversation.host
         return Draft(self.row, now=host.clock.now(), salt=host.ids.salt, turn=self.number)
 
+    def draft_staged(self, draft: Draft) -> None:
+        """Draft the messages that tools wrote, once every running call has its result."""
+        if not draft.open_calls:
+            for message in self.staged:
+                draft.message(message)
+
     def _draft_notes(self, draft: Draft) -> int:
         for kind, body in self._notes:
             draft.add(kind, body)
@@ -346,6 +364,9 @@ class Turn:
             if first is not None:
                 await first(draft)
             kept = keep or self.trace.outcome() == "interrupted"
+            if kept and self.staged:
+                draft.close_calls(self.trace.unstarted)
+                self.draft_staged(draft)
             for write in self.writes if kept else ():
                 await write.draft(draft, conversation.host.store)
             await close_turn(

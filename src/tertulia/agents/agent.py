@@ -61,6 +61,12 @@ class Agent(Runner):
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name.strip()):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput(f"{name!r} cannot name an agent; use text, or leave it out")
+        if session is not None and not isinstance(session, Session):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"session={session!r} is no Session; pass Session({session!r})")
+        if instructions is not None and not (
+            isinstance(instructions, str) or callable(instructions)
+        ):
+            raise InvalidInput(f"instructions={instructions!r}: give text, or a function")
         self._name = name
         self.model = _named(model, provider)
         self.instructions = instructions

@@ -110,7 +110,7 @@ def model_for(spec: ModelLike = None) -> Model:
     if isinstance(spec, LanguageModel):
         return spec.chosen()
     if not isinstance(spec, str):
-        if not hasattr(spec, "stream"):
+        if isinstance(spec, type) or not hasattr(spec, "stream"):
             raise ConfigurationError(f"{spec!r} is no model; {_SET_ONE}")
         return spec
     name = check_name(spec)

@@ -124,6 +124,13 @@ class ToolRound:
         What had finished is stored also when the round is cancelled. The floor changes only
         where no call is left waiting.
         """
+        self._turn.staging = True
+        try:
+            await self._run_all(tell)
+        finally:
+            self._turn.staging = self._aside
+
+    async def _run_all(self, tell: Tell) -> None:
         if self._ended:
             for message in await asyncio.shield(self._store(self._ended)):
                 await tell(message)
@@ -185,9 +192,14 @@ class ToolRound:
 
     async def _store(self, ended: Sequence[Ended]) -> list[Message]:
         async def build(draft: Draft) -> list[Message]:
-            return [stored for each in ended if (stored := self._draft(draft, each)) is not None]
+            stored = [self._draft(draft, each) for each in ended]
+            self._turn.draft_staged(draft)
+            return [message for message in stored if message is not None]
 
-        return await self._turn.append(build)
+        messages = await self._turn.append(build)
+        if not self._turn.row.open_calls:
+            self._turn.staged.clear()
+        return messages
 
     def _draft(self, draft: Draft, ended: Ended) -> Message | None:
         body = {"call": ended.call.id}

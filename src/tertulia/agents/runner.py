@@ -118,6 +118,8 @@ class Runner(ABC):
             raise InvalidInput(f"unknown options {unknown}; there are {', '.join(_OPTIONS)}")
         if given is None and request is None:
             raise UsageError("resume needs the session: agent.resume(session)")
+        if given is not None and not isinstance(given, Session):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"{given!r} is no session; pass agent.session({given!r})")
         message = None if request is None else _message(request)
         session = given or Session(runtime=_unkept(), agent=self)
         return Plan(

@@ -136,6 +136,8 @@ def transfer_name(agent: str) -> str:
 
 def check_handoffs(handoffs: Iterable[Any] | None) -> tuple[Member | str, ...]:
     """Handoffs as an agent keeps them. Raises InvalidInput."""
+    if isinstance(handoffs, str):
+        raise InvalidInput(f"handoffs takes a list, as in handoffs=[{handoffs!r}]")
     checked: dict[str, Member | str] = {}
     for handoff in handoffs or ():
         name = handoff if isinstance(handoff, str) else getattr(handoff, "name", None)

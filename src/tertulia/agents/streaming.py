@@ -17,6 +17,7 @@ from tertulia.agents.portal import hold, portal
 from tertulia.agents.repeats import give_earlier, repeated
 from tertulia.agents.response import Response, StreamEvent
 from tertulia.errors import TurnInterrupted, UsageError
+from tertulia.turns import own_turn
 
 _BROKEN_OFF = "the stream was broken off"
 _CANCELLED = "cancelled"
@@ -24,6 +25,7 @@ _CANCELLED = "cancelled"
 
 async def respond(plan: Plan) -> Response:
     """Run a turn in a task of its own; cancelling the caller stops it, and waits for its end."""
+    _approach(plan)
     exchange = Exchange(listened=False)
     _start(plan, exchange)
     try:
@@ -104,6 +106,7 @@ class AsyncStream(_Consumer):
             raise StopAsyncIteration
         if not self._started:
             self._started = True
+            _approach(self._plan)
             _start(self._plan, self._exchange)
         try:
             event = await self._exchange.take()
@@ -186,6 +189,13 @@ class Stream(_Consumer):
 
     def __await__(self) -> NoReturn:
         raise UsageError("this stream is synchronous: leave out the await, or call stream_async()")
+
+
+def _approach(plan: Plan) -> None:
+    """End a stream that the caller broke off, which only its own task can be known by."""
+    conversation = plan.session._conversation  # pyright: ignore[reportPrivateUsage]
+    if own_turn(conversation) is None:
+        conversation.approach()
 
 
 def _start(plan: Plan, exchange: Exchange) -> None:
