@@ -60,7 +60,6 @@ USAGE: Final = "usage"
 
 EVENT_TYPES: dict[str, str] = {
     MESSAGE_ADDED: "a message became part of the conversation",
-    MESSAGE_STAGED: "a tool wrote a message, which comes after the results of the running calls",
     TURN_STARTED: "a request took hold of the session",
     TURN_COMPLETED: "the turn ended with its answer",
     TURN_FAILED: "the turn ended with an error; the history is as if it had not happened",
@@ -68,6 +67,7 @@ EVENT_TYPES: dict[str, str] = {
     TURN_ABANDONED: "the turn was left open by a process that died, and was closed",
     TURN_SUSPENDED: "the turn waits for an approval, and nobody holds the session",
     TURN_RESUMED: "a turn that was suspended or left behind goes on",
+    MESSAGE_STAGED: "a tool wrote a message, which comes after the results of the running calls",
     INPUT_RECEIVED: "an input that had to wait entered the log",
     INPUT_WITHDRAWN: "an input that waited was taken back",
     TOOL_CALLED: "a tool is about to run",

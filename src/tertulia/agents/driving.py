@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import admission, events, resuming, telemetry
+from tertulia import admission, ending, events, resuming, telemetry
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.drafting import Draft
@@ -96,7 +96,8 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
         finally:
             watcher.cancel()
             if plan.passing:
-                await asyncio.shield(plan.session.delete())
+                session = plan.session
+                await asyncio.shield(ending.discard(session._conversation, session._opening))  # pyright: ignore[reportPrivateUsage]
 
 
 async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
