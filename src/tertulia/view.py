@@ -9,6 +9,7 @@ from tertulia.clock import DAY
 from tertulia.codec import body_of, message_of
 from tertulia.errors import HistoryErased, InvalidInput
 from tertulia.events import Record
+from tertulia.gaps import Gaps
 from tertulia.messages import Message
 from tertulia.stores.base import Branch, LogStore, Mark, Segment, SessionRow
 
@@ -181,7 +182,7 @@ class View:
                 yield _clipped(page, before), None
             return
         floor: Mark | None = None
-        holes = await self._holes() if flags & HOLES else []
+        gaps = self._gaps()
         async for page in self._pages():
             for segment in page:
                 if floor is not None and floor.high >= segment.high:
@@ -189,28 +190,25 @@ class View:
                 if floor is None and flags & FLOORS:
                     found = await self._store.marks(segment, "floor", below=_EVERYTHING, limit=1)
                     floor = found[0] if found else None
-                async for parts in self._shown(segment, holes, floor, before):
+                async for parts in self._shown(segment, gaps, floor, before):
                     yield parts, floor
 
     async def _shown(
-        self,
-        segment: Segment,
-        holes: list[tuple[int, int]],
-        floor: Mark | None,
-        before: int | None,
+        self, segment: Segment, gaps: Gaps, floor: Mark | None, before: int | None
     ) -> AsyncIterator[list[Segment]]:
+        gaps.enter(segment)
         bottom = max(segment.low, floor.high if floor else 0)
-        high, below = segment.high, _EVERYTHING
+        high = segment.high
         while high > bottom:
-            cuts: list[Mark] = []
-            if self.row.marks & CUTS:
-                cuts = await self._store.marks(segment, "cut", below=below, limit=PAGE)
-            low = max(bottom, cuts[-1].low) if len(cuts) == PAGE else bottom
+            low, found = await gaps.below(high, bottom)
             top = high if before is None else min(high, before - 1)
             if top > low:
-                gaps = [(cut.low, cut.high) for cut in cuts] + holes
-                yield history.subtract(Segment(segment.session, low, top), gaps)
-            high = below = low
+                yield history.subtract(Segment(segment.session, low, top), found)
+            high = low
+
+    def _gaps(self) -> Gaps:
+        flags = self.row.marks
+        return Gaps(self._store, cuts=bool(flags & CUTS), holes=bool(flags & HOLES))
 
     async def _pages(self) -> AsyncIterator[list[Segment]]:
         page, size = await self.chain(), FIRST
@@ -221,16 +219,6 @@ class View:
             last, size = page[-1], PAGE
             more = await self._store.chain(last.session, last.low, last.high, size + 1)
             page = more[1:]
-
-    async def _holes(self) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
-        async for page in self._pages():
-            for segment in page:
-                marks = await self._store.marks(
-                    segment, "hole", below=_EVERYTHING, limit=_EVERYTHING
-                )
-                found.extend((mark.low, mark.high) for mark in marks)
-        return found
 
     async def _summary(self, floor: Mark) -> list[Message]:
         """What stands for the messages below the floor, if they were summarised."""
@@ -282,11 +270,11 @@ class View:
         """The records of the messages with low < seq <= high, also of those below the floor."""
         blocks: list[list[Record]] = []
         floor = Mark("floor", 0, low, 0)
-        holes = await self._holes() if self.row.marks & HOLES else []
+        gaps = self._gaps()
         async for page in self._pages():
             for segment in page:
                 if segment.high > low:
-                    shown = self._shown(segment, holes, floor, high + 1)
+                    shown = self._shown(segment, gaps, floor, high + 1)
                     blocks.extend([await self._store.messages(parts) async for parts in shown])
         return [record for block in reversed(blocks) for record in block]
 

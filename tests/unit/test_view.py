@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia import MemoryStore, Message, Runtime, Session
+from tertulia import MemoryStore, Message, Runtime, Session, gaps
 from tertulia.doors import call
+from tertulia.stores.base import Mark, MarkKind, Segment
+
+Operation = tuple[str, int]
 
 OPERATIONS = st.lists(
     st.tuples(
@@ -161,9 +165,10 @@ class World:
         self.branches.append(self.now)
 
 
+@pytest.mark.parametrize("page", [gaps.PAGE, 1])
 @settings(max_examples=150, deadline=None)
-@given(OPERATIONS)
-def test_a_session_shows_what_the_model_shows(operations: list[tuple[str, int]]) -> None:
+@given(operations=OPERATIONS)
+def test_a_session_shows_what_the_model_shows(page: int, operations: list[Operation]) -> None:
     async def run() -> None:
         world = World()
         for what, number in operations:
@@ -172,4 +177,37 @@ def test_a_session_shows_what_the_model_shows(operations: list[tuple[str, int]])
             await branch.check(len(operations))
         await world.runtime.close()
 
-    call(run())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gaps, "PAGE", page)
+        call(run())
+
+
+class CountingStore(MemoryStore):
+    """Counts the marks that were read."""
+
+    read = 0
+
+    async def marks(
+        self, segment: Segment, kind: MarkKind, *, below: int, limit: int = 64
+    ) -> list[Mark]:
+        found = await super().marks(segment, kind, below=below, limit=limit)
+        self.read += len(found)
+        return found
+
+
+async def test_the_newest_messages_are_found_without_reading_all_that_was_hidden() -> None:
+    store = CountingStore()
+    session = Runtime(store).session("s")
+    said = [{"role": "user", "content": str(number)} for number in range(1_000)]
+    await session.send_messages(said)
+
+    def is_important(message: Message) -> bool:
+        return int(message.text) % 4 == 0
+
+    await session.prune("keep_important", n=5, judge=is_important)
+    store.read = 0
+    newest = [message.text for message in await session.history(limit=10)]
+    assert newest == ["976", "980", "984", "988", "992", "995", "996", "997", "998", "999"]
+    assert store.read <= gaps.PAGE
+    older = await session.history(limit=200)
+    assert [m.text for m in older[:3]] == ["216", "220", "224"]
