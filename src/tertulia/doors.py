@@ -51,7 +51,7 @@ class Outcome(Generic[T]):
         self._done = False
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._waiters: list[Waiter | threading.Lock] = []
+        self._waiters: dict[Waiter | threading.Lock, None] = {}
 
     @property
     def done(self) -> bool:
@@ -78,7 +78,10 @@ class Outcome(Generic[T]):
         gate.acquire()
         if not self._enlist(gate):
             return True
-        return gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        try:
+            return gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        finally:
+            self._leave(gate)
 
     def __await__(self) -> Generator[Any, Any, T]:
         yield from self.within(None).__await__()
@@ -92,7 +95,8 @@ class Outcome(Generic[T]):
         if loop is None:
             return bool(await _Block(self, seconds))
         future: asyncio.Future[None] = loop.create_future()
-        if not self._enlist((loop, future)):
+        waiter = (loop, future)
+        if not self._enlist(waiter):
             return True
         timer = None if seconds is None else loop.call_later(max(seconds, 0), _wake, future)
         try:
@@ -100,20 +104,27 @@ class Outcome(Generic[T]):
         finally:
             if timer is not None:
                 timer.cancel()
+            self._leave(waiter)
         return self._done
 
     def _enlist(self, waiter: Waiter | threading.Lock) -> bool:
         with self._lock:
             if not self._done:
-                self._waiters.append(waiter)
+                self._waiters[waiter] = None
             return not self._done
+
+    def _leave(self, waiter: Waiter | threading.Lock) -> None:
+        """Forget one that waits no more; what was given has forgotten them all."""
+        if not self._done:
+            with self._lock:
+                self._waiters.pop(waiter, None)
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         with self._lock:
             if self._done:
                 return
             self._value, self._error, self._done = value, error, True
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if isinstance(waiter, tuple):
                 _call_soon(waiter[0], waiter[1])

@@ -96,6 +96,40 @@ async def test_a_wait_ends_at_its_deadline_in_a_loop_and_outside() -> None:
     assert outcome.wait(0)
 
 
+async def test_who_stopped_waiting_is_forgotten() -> None:
+    outcome: Outcome[int] = Outcome()
+
+    async def wait() -> int:
+        return await outcome
+
+    for _ in range(1_000):
+        assert not await outcome.within(0)
+        assert not outcome.wait(0)
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert len(outcome._waiters) == 1  # pyright: ignore[reportPrivateUsage]
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(outcome._waiters) == 0  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_threads_that_stop_waiting_and_one_that_gives_do_not_disturb_each_other() -> None:
+    for _ in range(50):
+        outcome: Outcome[int] = Outcome()
+        threads = [threading.Thread(target=outcome.wait, args=(0,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        waits = [asyncio.create_task(outcome.within(0)) for _ in range(4)]
+        patient = asyncio.create_task(outcome.within(10))
+        giver = threading.Thread(target=outcome.set_result, args=(5,))
+        giver.start()
+        await asyncio.gather(*waits)
+        assert await patient
+        for thread in (*threads, giver):
+            thread.join(10)
+        assert len(outcome._waiters) == 0  # pyright: ignore[reportPrivateUsage]
+
+
 async def test_a_cancelled_wait_does_not_spoil_the_outcome() -> None:
     outcome: Outcome[int] = Outcome()
 
