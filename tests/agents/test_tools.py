@@ -156,13 +156,24 @@ async def test_malformed_arguments_are_told_and_the_tool_does_not_run(runtime: R
     assert ran == []
 
 
-async def test_a_tool_that_takes_too_long_is_told(runtime: Runtime) -> None:
+async def test_a_tool_that_takes_too_long_is_stopped_and_the_model_is_told_so(
+    runtime: Runtime,
+) -> None:
     @tool(timeout=0.01)
     async def slow() -> None:
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(1)
 
-    told, _ = await failure(runtime, slow, {})
-    assert told == "Error: no result after 0.01 seconds"
+    stopped: list[int] = []
+    told, audited = await failure(runtime, slow, {})
+    assert stopped == [1]
+    assert told == (
+        "Error: no result after 0.01 seconds; "
+        "the tool was stopped; what it had done by then stays done"
+    )
+    assert told == f"Error: {audited}"
 
 
 async def test_a_synchronous_tool_that_hangs_holds_up_nobody(runtime: Runtime) -> None:
@@ -175,7 +186,27 @@ async def test_a_synchronous_tool_that_hangs_holds_up_nobody(runtime: Runtime) -
     told, _ = await failure(runtime, hang, {})
     assert not release.is_set()
     release.set()
-    assert told == "Error: no result after 0.01 seconds"
+    assert told.startswith("Error: no result after 0.01 seconds; ")
+
+
+async def test_the_outcome_of_a_synchronous_tool_that_took_too_long_is_told_as_unknown(
+    runtime: Runtime,
+) -> None:
+    release, done = threading.Event(), threading.Event()
+
+    @tool(timeout=0.01)
+    def pay() -> None:
+        release.wait(10)
+        done.set()
+
+    told, audited = await failure(runtime, pay, {})
+    assert told == (
+        "Error: no result after 0.01 seconds; the tool may still be running, so its outcome is "
+        "unknown: do not call it again before you know what it did"
+    )
+    assert told == f"Error: {audited}"
+    release.set()
+    assert done.wait(10)
 
 
 async def test_a_time_limit_of_the_tools_own_is_told_as_its_error(runtime: Runtime) -> None:
@@ -209,6 +240,27 @@ async def test_a_synchronous_tool_does_not_block_the_loop(runtime: Runtime) -> N
         return ticked.wait(10)
 
     assert (await call(runtime, wait)).text == "true"
+
+
+@pytest.mark.parametrize("text", ["\0" * 200_000, "🎉" * 255_000], ids=["control", "wide"])
+async def test_a_result_that_is_too_large_to_be_stored_is_told(runtime: Runtime, text: str) -> None:
+    def give() -> str:
+        return text
+
+    def give_more() -> dict[str, str]:
+        return {"text": text}
+
+    for function in (give, give_more):
+        told, _ = await failure(runtime, function, {})
+        assert told.startswith("Error: the result ")
+        assert "; ask for less" in told
+
+
+async def test_the_greatest_result_can_be_stored(runtime: Runtime) -> None:
+    def give() -> str:
+        return "\0" * 149_999
+
+    assert (await call(runtime, give)).text == "\0" * 149_999
 
 
 async def test_the_calls_of_a_round_run_in_parallel(runtime: Runtime) -> None:

@@ -9,9 +9,14 @@ from typing import Any, cast
 import msgspec
 
 from tertulia.errors import ToolError
+from tertulia.events import MAX_BODY
 
 MAX_RESULT = 256_000
 """Characters of a result; a longer one is told to the model as an error."""
+MAX_STORED = MAX_BODY - 100_000
+"""Bytes of a result as it is stored, in JSON; the rest is for the message around it."""
+_ALWAYS_FITS = MAX_STORED // 6 - 1
+"""Characters, none of which takes more than six bytes in JSON."""
 _PREFIXES = ("Error serializing to JSON: ", "TypeError: ", "ValueError: ", "UnicodeEncodeError: ")
 _ADVICE = "return text, numbers, lists, mappings, dataclasses or pydantic models"
 
@@ -19,7 +24,8 @@ _ADVICE = "return text, numbers, lists, mappings, dataclasses or pydantic models
 def text_of(value: Any) -> str:
     """A result as text: text as it is, all else as JSON; blank text as JSON too, never as nothing.
 
-    Raises ToolError for what JSON does not have, and for more than `MAX_RESULT` characters.
+    Raises ToolError for what JSON does not have, and for more than `MAX_RESULT` characters or
+    `MAX_STORED` bytes.
     """
     try:
         text = _encoded(value)
@@ -28,6 +34,11 @@ def text_of(value: Any) -> str:
     if len(text) > MAX_RESULT:
         raise ToolError(
             f"the result has {len(text)} characters, more than {MAX_RESULT}; ask for less"
+        )
+    stored = len(msgspec.json.encode(text)) if len(text) > _ALWAYS_FITS else 0
+    if stored > MAX_STORED:
+        raise ToolError(
+            f"the result takes {stored} bytes in JSON, more than {MAX_STORED}; ask for less"
         )
     return text
 

@@ -118,7 +118,7 @@ class Tool(Generic[P, R]):
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise ToolError(f"no result after {self.timeout:g} seconds") from error
+            raise ToolError(f"no result after {self.timeout:g} seconds; {self._left()}") from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -135,6 +135,15 @@ class Tool(Generic[P, R]):
 
         given = await in_thread(work)
         return text_of(await given) if inspect.isawaitable(given) else given
+
+    def _left(self) -> str:
+        """What a model is told of a call that took too long: a thread cannot be stopped."""
+        if _is_async(self.function):
+            return "the tool was stopped; what it had done by then stays done"
+        return (
+            "the tool may still be running, so its outcome is unknown: "
+            "do not call it again before you know what it did"
+        )
 
     def _described(self) -> tuple[ToolSpec, Shape]:
         if self._made is None:
