@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 
 import pytest
-from tests.cli.program import Program
+from tests.cli.program import Program, environment, read_until
 
 from tertulia import Agent, Runtime, tool
 from tertulia.agents import Response
@@ -71,6 +73,47 @@ def test_what_waits_is_listed_in_one_session_and_in_all(waiting: Program) -> Non
     ]
     assert everywhere[0]["arguments"] == {"amount": 7}
     assert [each["session"] for each in waiting.json("pending", "--app", "shop")] == ["other"]
+
+
+CUT_OFF = """
+import sys, threading
+from tertulia import Agent, Runtime, tool
+from tertulia.testing import ScriptedModel, call
+
+@tool
+def slow() -> str:
+    print("running", flush=True)
+    threading.Event().wait()
+    return "never"
+
+@tool(requires_approval=True)
+def refund(amount: int) -> str:
+    return "refunded"
+
+model = ScriptedModel([call("slow"), call("refund", amount=7)])
+Agent("clerk", model, tools=[slow, refund], runtime=Runtime(sys.argv[1])).session("till").run("Go")
+"""
+
+
+def test_what_a_killed_process_left_waiting_is_listed_and_what_a_living_one_has_is_not(
+    empty: Program,
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CUT_OFF, empty.url],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(empty.folder),
+    )
+    with process:
+        try:
+            read_until(process, "running")
+            assert ids(empty) == ids(empty, "till") == []
+        finally:
+            process.kill()
+    assert ids(empty) == ids(empty, "till") != []
+    [waits] = empty.json("pending")
+    assert waits["session"] == "till"
+    assert empty.ok("approve", "till", waits["id"]).startswith("approved: refund(amount=7)")
 
 
 def test_where_nothing_waits_nothing_is_listed(program: Program) -> None:

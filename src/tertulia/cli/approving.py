@@ -33,7 +33,8 @@ def pending(session: str | None, app: str | None, as_json: bool, store: str) -> 
     async def work(runtime: Runtime) -> list[Waiting]:
         if session is not None:
             return await _waiting(runtime, await places.row_of(runtime, session, app))
-        rows = [row async for row in places.every_row(runtime, app) if row.suspended]
+        every = places.every_row(runtime, app)
+        rows = [row async for row in every if row.open_turn is not None]
         return [each for row in rows for each in await _waiting(runtime, row)]
 
     found = places.run(store, work)
