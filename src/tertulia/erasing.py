@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+
+from tertulia.codec import body_of
 from tertulia.conversation import Conversation, How
 from tertulia.drafting import Draft
-from tertulia.events import SESSION_ERASED
+from tertulia.events import SESSION_ERASED, SESSION_PRUNED
+from tertulia.floor import Floors, floors_in
 from tertulia.opening import Opening
 from tertulia.retention import Retention
-from tertulia.stores.base import LogStore, Mark, MarkKind, Segment, SessionRow
+from tertulia.stores.base import LogStore, Mark, Segment, SessionRow
 from tertulia.view import ERASABLE, FLOORS, HIDDEN_GRACE, HOLES, View
 
 _EVERYTHING = 2**62
 _HOLES = 1_000
-"""Holes that one sweep looks at."""
+"""Holes that one sweep erases; the others are left to the next one."""
+_FLOORS = 512
+"""Changes of the floor that one erasure notes."""
+_PAGE = 64
+_SUMMARIES = (SESSION_PRUNED,)
+_IN_HOLES = tuple(kind for kind in ERASABLE if kind not in _SUMMARIES)
+"""What goes in a hole; a summary there may stand for what is below a floor."""
 
 
-async def hidden(store: LogStore, row: SessionRow, policy: Retention, now: int) -> list[Segment]:
-    """The stretches of a session's own log that no current view has shown for the grace.
+class Hidden(msgspec.Struct, frozen=True):
+    """Stretches of a session's own log that no current view has shown for the grace."""
 
-    None where retention does not prune by itself, a hold or `immutable` stands, or a fork began
-    before they were hidden.
+    floor: Segment | None = None
+    """Below the newest prune or clear that is so old."""
+    holes: tuple[Segment, ...] = ()
+    summaries: tuple[Segment, ...] = ()
+    """Where the prunes are whose summaries that newest one has replaced."""
+
+    def __bool__(self) -> bool:
+        return bool(self.floor or self.holes or self.summaries)
+
+    @property
+    def messages(self) -> list[Segment]:
+        """The stretches whose messages go."""
+        return [*self.holes] if self.floor is None else [self.floor, *self.holes]
+
+
+async def hidden(store: LogStore, row: SessionRow, policy: Retention, now: int) -> Hidden:
+    """What is to be erased of a session's own log.
+
+    Nothing where retention does not prune by itself, a hold or `immutable` stands, or a fork
+    began before it was hidden. An open turn is left alone.
     """
     held = policy.legal_hold or row.details.hold is not None
     if held or policy.immutable or not policy.auto_prune or not row.marks & (FLOORS | HOLES):
-        return []
+        return Hidden()
     until = await _position_at(store, row, now - HIDDEN_GRACE)
-    marks = [*await _marks(store, row, until, "floor", 1)]
-    marks += await _marks(store, row, until, "hole", _HOLES)
+    parts: list[Segment] = []
+    view = await View.at(store, row, row.seq)
+    async for page in view.pages():
+        parts += [
+            Segment(row.key, part.low, min(part.high, until))
+            for part in page
+            if part.session == row.key and part.low < until
+        ]
     forks = [child.base for child in await store.children(row.key) if child.status != "deleted"]
-    segments = [
-        Segment(row.key, max(mark.low, row.base), mark.high)
-        for mark in marks
-        if mark.high > row.base and all(base >= mark.at for base in forks)
-    ]
-    return [segment for segment in segments if await _has_bodies(store, segment)]
+    holes = await _holes(store, row, parts, forks)
+    for index, part in enumerate(parts):
+        for mark in await store.marks(part, "floor", below=_EVERYTHING, limit=1):
+            older = [Segment(row.key, part.low, mark.at - 1), *parts[index + 1 :]]
+            return await _below(store, row, mark, older, holes) if _may_go(mark, forks) else holes
+    return holes
 
 
 async def erase(conversation: Conversation, policy: Retention) -> int:
@@ -42,10 +79,23 @@ async def erase(conversation: Conversation, policy: Retention) -> int:
     row = await conversation.row()
     if row is None:
         return 0
-    segments = await hidden(store, row, policy, clock.now())
-    bodies = await store.erase(segments, ERASABLE)
-    if bodies:
-        body = {"position": max(segment.high for segment in segments), "bodies": bodies}
+    found = await hidden(store, row, policy, clock.now())
+    floors = await _floors(store, found) if row.details.agent is not None else []
+    bodies = 0
+    if found.floor is not None:
+        bodies += await store.erase([found.floor], ERASABLE)
+    if found.holes:
+        bodies += await store.erase(found.holes, _IN_HOLES)
+    if found.summaries:
+        bodies += await store.erase(found.summaries, _SUMMARIES)
+    if bodies or found.floor is not None:
+        body: dict[str, Any] = {"bodies": bodies}
+        if found.messages:
+            body["position"] = max(segment.high for segment in found.messages)
+        if found.floor is not None:
+            body["floor"] = found.floor.high
+        if floors:
+            body["floors"] = floors
 
         async def build(draft: Draft) -> None:
             draft.add(SESSION_ERASED, body)
@@ -55,24 +105,83 @@ async def erase(conversation: Conversation, policy: Retention) -> int:
     return bodies
 
 
-async def _has_bodies(store: LogStore, segment: Segment) -> bool:
-    """Whether there is still something to erase: stretches are erased whole."""
-    newest = await store.records([segment], 1, newest=True, types=ERASABLE)
+async def _floors(store: LogStore, found: Hidden) -> Floors:
+    """Who had the floor in what is to be erased: an earlier position may still be asked for it."""
+    floors = [each for segment in found.messages for each in await floors_in(store, segment)]
+    return sorted(floors, key=lambda noted: noted[0])[-_FLOORS:]
+
+
+def _may_go(mark: Mark, forks: Sequence[int]) -> bool:
+    """Whether no fork shows what a mark has hidden."""
+    return all(base >= mark.at for base in forks)
+
+
+async def _below(
+    store: LogStore, row: SessionRow, mark: Mark, older: list[Segment], holes: Hidden
+) -> Hidden:
+    """What lies below a floor, and the summaries that it replaced."""
+    summaries = [part for part in older if await _has_summary(store, part)]
+    high = _settled(row, mark.high)
+    low = max(row.base, await _erased_to(store, row))
+    floor = Segment(row.key, low, high) if low < high else None
+    return msgspec.structs.replace(holes, floor=floor, summaries=tuple(summaries))
+
+
+def _settled(row: SessionRow, position: int) -> int:
+    """The position, or, where it lies in the open turn, the position before that turn."""
+    return position if row.open_turn is None else min(position, row.open_turn - 1)
+
+
+async def _has_summary(store: LogStore, part: Segment) -> bool:
+    newest = await store.records([part], 1, newest=True, types=_SUMMARIES)
     return bool(newest) and newest[0].body is not None
 
 
-async def _marks(
-    store: LogStore, row: SessionRow, until: int, kind: MarkKind, limit: int
-) -> list[Mark]:
-    """Marks of the current view that were made up to a position, newest first."""
-    view = await View.at(store, row, row.seq)
-    for segment in await view.chain():
-        if segment.session == row.key and until > segment.low:
-            part = Segment(row.key, segment.low, min(segment.high, until))
-            found = await store.marks(part, kind, below=_EVERYTHING, limit=limit)
-            if found:
-                return found
-    return []
+async def _erased_to(store: LogStore, row: SessionRow) -> int:
+    """Up to where everything of the own log was erased already, as was noted then."""
+    notes = await store.records([Segment(row.key, row.base, row.seq)], types=[SESSION_ERASED])
+    return max((body_of(note).get("floor", 0) for note in notes), default=0)
+
+
+async def _holes(
+    store: LogStore, row: SessionRow, parts: Sequence[Segment], forks: Sequence[int]
+) -> Hidden:
+    """The holes that were not erased, each with the rest of its last turn."""
+    found: list[Segment] = []
+    async for mark in _marks(store, parts if row.marks & HOLES else ()):
+        if mark.high <= row.base or not _may_go(mark, forks):
+            continue
+        last = (await store.records([Segment(row.key, mark.high - 1, mark.high)]))[0]
+        if last.body is None:
+            continue
+        high = await _end_of_turn(store, row, mark.high, last.turn)
+        found.append(Segment(row.key, max(mark.low, row.base), _settled(row, high)))
+        if len(found) == _HOLES:
+            break
+    return Hidden(holes=tuple(found))
+
+
+async def _marks(store: LogStore, parts: Sequence[Segment]) -> AsyncIterator[Mark]:
+    """All holes that were made in some parts of a log, a page at a time."""
+    for part in parts:
+        below = _EVERYTHING
+        while below:
+            page = await store.marks(part, "hole", below=below, limit=_PAGE)
+            for mark in page:
+                yield mark
+            below = page[-1].high - 1 if len(page) == _PAGE else 0
+
+
+async def _end_of_turn(store: LogStore, row: SessionRow, position: int, turn: int) -> int:
+    """The position of the last event of a turn, of which one event is known."""
+    while True:
+        page = await store.records([Segment(row.key, position, row.seq)], _PAGE)
+        for record in page:
+            if record.turn != turn:
+                return position
+            position = record.seq
+        if len(page) < _PAGE:
+            return position
 
 
 async def _position_at(store: LogStore, row: SessionRow, time: int) -> int:

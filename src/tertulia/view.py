@@ -76,15 +76,30 @@ async def _before_open_calls(store: LogStore, row: SessionRow) -> int:
 
 HIDDEN_GRACE = 7 * DAY
 """How long after it was hidden a body is kept, so that hiding can be undone; in microseconds."""
-ERASABLE = (
-    events.MESSAGE_ADDED,
-    events.TOOL_CALLED,
-    events.TOOL_RETURNED,
-    events.TOOL_FAILED,
-    events.APPROVAL_REQUESTED,
-    events.OUTPUT_REJECTED,
-    events.STATE_STAGED,
+_KEPT = frozenset(
+    (
+        events.TURN_ABANDONED,
+        events.INPUT_RECEIVED,
+        events.INPUT_WITHDRAWN,
+        events.STATE_SET,
+        events.STATE_DELETED,
+        events.SESSION_CREATED,
+        events.SESSION_FORKED,
+        events.SESSION_REWOUND,
+        events.SESSION_CLEARED,
+        events.SESSION_ERASED,
+        events.SESSION_ENDED,
+        events.SESSION_REOPENED,
+        events.SESSION_CHANGED,
+        events.RETENTION_SET,
+        events.HOLD_SET,
+        events.HOLD_RELEASED,
+        events.USAGE,
+    )
 )
+"""Events whose bodies stay: they have no word of the conversation, which is what is hidden, but
+counts, state, and what was done to the session."""
+ERASABLE = (*(kind for kind in events.EVENT_TYPES if kind not in _KEPT), "app.*")
 """Events whose bodies go when nothing shows them any more."""
 
 
@@ -142,7 +157,11 @@ class View:
             wanted = (wanted or 0) * 2
 
     async def check_kept(self) -> None:
-        """Raise HistoryErased where the oldest message that would be shown was erased."""
+        """Raise HistoryErased where the oldest message that would be shown was erased.
+
+        Also where the summary was that would stand for those before it.
+        """
+        await self.summary()
         oldest: list[Segment] = []
         async for parts, _ in self.parts():
             oldest = parts or oldest
@@ -178,12 +197,12 @@ class View:
         """The stretches of the log that are shown, newest first, with the floor found so far."""
         flags = self.row.marks
         if not flags:
-            async for page in self._pages():
+            async for page in self.pages():
                 yield _clipped(page, before), None
             return
         floor: Mark | None = None
         gaps = self._gaps()
-        async for page in self._pages():
+        async for page in self.pages():
             for segment in page:
                 if floor is not None and floor.high >= segment.high:
                     return
@@ -210,7 +229,8 @@ class View:
         flags = self.row.marks
         return Gaps(self._store, cuts=bool(flags & CUTS), holes=bool(flags & HOLES))
 
-    async def _pages(self) -> AsyncIterator[list[Segment]]:
+    async def pages(self) -> AsyncIterator[list[Segment]]:
+        """The segments of the view, newest first, a page at a time."""
         page, size = await self.chain(), FIRST
         while page:
             yield page
@@ -221,8 +241,16 @@ class View:
             page = more[1:]
 
     async def _summary(self, floor: Mark) -> list[Message]:
-        """What stands for the messages below the floor, if they were summarised."""
+        """What stands for the messages below the floor, if they were summarised.
+
+        Raises HistoryErased where it was erased, as what nothing showed any more.
+        """
         record = await self.pruned(floor)
+        if record is not None and record.body is None:
+            raise HistoryErased(
+                f"session {self.row.id!r}: what was hidden at {floor.at} was erased by retention",
+                session_id=self.row.id,
+            )
         body = body_of(record) if record is not None else {}
         summary = body.get("summary")
         if record is None or not isinstance(summary, str):
@@ -248,7 +276,7 @@ class View:
         """The mark below which nothing is shown, if there is one."""
         if not self.row.marks & FLOORS:
             return None
-        async for page in self._pages():
+        async for page in self.pages():
             for segment in page:
                 found = await self._store.marks(segment, "floor", below=_EVERYTHING, limit=1)
                 if found:
@@ -271,7 +299,7 @@ class View:
         blocks: list[list[Record]] = []
         floor = Mark("floor", 0, low, 0)
         gaps = self._gaps()
-        async for page in self._pages():
+        async for page in self.pages():
             for segment in page:
                 if segment.high > low:
                     shown = self._shown(segment, gaps, floor, high + 1)
@@ -311,7 +339,7 @@ class View:
 
     async def state(self, key: str) -> Record | None:
         """The event that set or deleted a key of session state last."""
-        async for page in self._pages():
+        async for page in self.pages():
             found = await self._store.state(page, key)
             if found is not None:
                 return found
@@ -320,7 +348,7 @@ class View:
     async def state_keys(self) -> list[str]:
         """The keys of session state that were ever set, deleted ones included."""
         keys: dict[str, int] = {}
-        async for page in self._pages():
+        async for page in self.pages():
             for key, seq in await self._store.state_keys(page):
                 keys.setdefault(key, seq)
         return sorted(keys)

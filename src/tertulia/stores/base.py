@@ -412,7 +412,10 @@ class LogStore(Protocol):
     # -- erasing
 
     async def erase(self, segments: Sequence[Segment], types: Sequence[str] | None = None) -> int:
-        """Erase bodies and salts (keeping the digest of each body); returns how many were there."""
+        """Erase bodies and salts (keeping the digest of each body); returns how many were there.
+
+        The type `app.*` stands for all types of the application.
+        """
         ...
 
     async def delete_session(self, row: SessionRow, receipt: Receipt | None, *, stub: bool) -> None:

@@ -145,7 +145,10 @@ class EngineStore(SessionStore):
         return self._read(queries.request, session, key)
 
     async def drop_requests(self, before: int) -> int:
-        return await self._write(0, engine.drop_requests, before)
+        dropped = await self._write(0, engine.drop_requests, before)
+        if dropped:
+            await self._erased()
+        return dropped
 
     async def entity(self, kind: str, key: str) -> SharedValue | None:
         return self._read(queries.entity, kind, key)

@@ -400,6 +400,15 @@ class StoreContract(ABC):
             expected.append(record(5, "usage"))
             same(await store.records(whole(row)), expected)
 
+    async def test_the_events_of_the_application_are_erased_by_one_name(self) -> None:
+        async with self.opened() as store:
+            row = await self.grown(store, "s", 1)
+            kinds = ("app.paid", "application", "app.noted")
+            events = [record(seq, kind) for seq, kind in enumerate(kinds, start=2)]
+            row = await store.commit(append(row, *events))
+            same(await store.erase(whole(row), types=["app.*"]), 2)
+            same([each.body is None for each in await store.records(whole(row))], [0, 1, 0, 1])
+
     async def test_a_deleted_session_is_gone_and_its_id_is_free(self) -> None:
         async with self.opened() as store:
             row = await self.grown(store, "s", 3)

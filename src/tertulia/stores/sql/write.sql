@@ -96,7 +96,10 @@ UPDATE events SET body_digest = salted_digest(salt, body), body = NULL, salt = N
 WHERE id IN (
     SELECT id FROM events
     WHERE session = :session AND seq > :low AND seq <= :high AND body IS NOT NULL
-      AND (:types IS NULL OR type IN (SELECT value FROM json_each(:types)))
+      AND (
+        :types IS NULL OR type IN (SELECT value FROM json_each(:types))
+        OR type GLOB 'app.*' AND 'app.*' IN (SELECT value FROM json_each(:types))
+      )
     LIMIT :limit
 )
 
