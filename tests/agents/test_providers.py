@@ -172,6 +172,23 @@ async def test_a_missing_key_says_what_to_set(
         await session.run_async("Hi")
 
 
+@pytest.mark.parametrize(
+    "variable",
+    ["GEMINI_API_KEY", "HF_TOKEN", "CO_API_KEY", "AWS_SECRET_ACCESS_KEY", "PROXY_PASSWORD"],
+)
+async def test_no_secret_of_the_environment_is_shown_whatever_its_variable_is_called(
+    server: Server, session: Session, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "value-1234")
+    monkeypatch.setenv("LONGER_TOKEN", "value-1234-and-more")
+    monkeypatch.setenv("TURNED_ON_KEY", "400")
+    server.replies.append(wire.status(400, "refused value-1234 and value-1234-and-more"))
+    with pytest.raises(ModelError, match=r"HTTP 400.*refused \*\*\* and \*\*\*;") as raised:
+        await session.run_async("Hi")
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
 async def test_an_unknown_provider_is_a_configuration_error(runtime: Runtime) -> None:
     session = Agent(model="nobody:model", runtime=runtime).session()
     with pytest.raises(ConfigurationError, match="nobody:model"):

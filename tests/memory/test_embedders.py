@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
+from tests.agents.http_server import elsewhere
 from tests.memory.embeddings_server import Server, embeddings_server
 
 from tertulia import Memory, MemoryStore, Runtime, VectorMemoryService
@@ -105,6 +108,19 @@ async def test_nothing_is_stored_when_the_provider_refuses(server: Server, statu
         assert keys(await memory.entries()) == ["before"]
 
 
+async def test_no_secret_of_the_environment_is_shown_with_what_a_provider_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "the-openai-key")
+    monkeypatch.setenv("HF_TOKEN", "hf-token-of-ann")
+    server.status = 401
+    server.change = lambda _: {"error": {"message": "no the-openai-key, no hf-token-of-ann"}}
+    with pytest.raises(ModelError, match=r"no \*\*\*, no \*\*\*;") as told:
+        await ProviderEmbedder(OPENAI).embed(["pasta"])
+    assert told.value.__cause__ is None
+    assert told.value.__context__ is None
+
+
 async def test_nothing_is_stored_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     async with embeddings_server() as gone:
@@ -167,6 +183,34 @@ def test_one_embedder_serves_two_loops_and_closes_its_connections(
     for _ in range(2):
         asyncio.run(main())
     assert [server.open for server in servers] == [0, 0]
+
+
+def test_loops_one_after_the_other_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = ProviderEmbedder(OPENAI)
+    loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+    async def main() -> None:
+        loops.add(asyncio.get_running_loop())
+        await embedder.embed(["pasta"])
+
+    with elsewhere(cast("Any", embeddings_server)) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for _ in range(5):
+            asyncio.run(main())
+        assert len(server.requests) == 5
+    gc.collect()
+    assert len(loops) == 0
+
+
+def test_a_process_holds_on_to_a_number_of_embedders_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ProviderEmbedder.named(OPENAI)
+    assert ProviderEmbedder.named(OPENAI) is first
+    for number in range(100):
+        monkeypatch.setenv("OPENAI_API_KEY", f"key {number}")
+        ProviderEmbedder.named(OPENAI)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert ProviderEmbedder.named(OPENAI) is not first
 
 
 # -- one on this machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from traceback import format_exception
@@ -11,8 +12,12 @@ from tertulia.errors import AgentError, ConfigurationError, MissingExtra, ModelE
 
 _EXTRAS = {"openai": "openai", "openai-chat": "openai", "openai-responses": "openai"}
 _LONGEST = 500
-_SHORTEST = 4
-"""Characters of a secret: less than that would be found everywhere."""
+_SECRETS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+"""How the names of variables end that hold secrets: each provider reads one of its own."""
+_SHORTEST = 8
+"""Characters of such a variable: less would be found where it is none."""
+_SHORTEST_GIVEN = 4
+"""Characters of a key that was given."""
 
 _ADVICE = {
     400: "the provider refused the request as it is",
@@ -34,10 +39,13 @@ _KINDS = {
 
 
 def failure(
-    error: Exception, name: str, secrets: Iterable[str] = ()
+    error: Exception, name: str, api_key: str | None = None
 ) -> tuple[AgentError, Exception | None]:
-    """Our error, and what may be shown as its cause: nothing in which a secret can be read."""
-    hidden = [secret for secret in secrets if len(secret) >= _SHORTEST]
+    """Our error, and what may be shown as its cause: nothing in which a secret can be read.
+
+    Secrets are the given key, and what the environment holds of keys, tokens and passwords.
+    """
+    hidden = _secrets(api_key)
     made = translated(error, name, hidden)
     if made is error or any(secret in "".join(format_exception(error)) for secret in hidden):
         return made, None
@@ -112,6 +120,18 @@ def _said(error: Exception) -> str:
 def _number(error: Exception, name: str) -> float | None:
     found = getattr(error, name, None)
     return found if isinstance(found, int | float) else None
+
+
+def _secrets(api_key: str | None) -> list[str]:
+    """What no error may show; one that begins with another comes before it."""
+    found = {
+        value
+        for variable, value in os.environ.items()
+        if variable.upper().endswith(_SECRETS) and len(value) >= _SHORTEST
+    }
+    if api_key is not None and len(api_key) >= _SHORTEST_GIVEN:
+        found.add(api_key)
+    return sorted(found, key=len, reverse=True)
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:

@@ -7,15 +7,12 @@ an event loop, so there is one for each, closed when the loop ends.
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from weakref import finalize
 
-from tertulia.agents.failures import failure, prefix_of
-from tertulia.agents.portal import hold
+from tertulia.agents.failures import failure
+from tertulia.agents.kept import Named, PerLoop
 from tertulia.agents.protocol import (
     Finished,
     ModelEvent,
@@ -24,7 +21,6 @@ from tertulia.agents.protocol import (
     ToolCallMade,
     UsageReport,
 )
-from tertulia.agents.tools import in_thread
 from tertulia.errors import ModelError
 from tertulia.messages import ToolCall
 
@@ -38,34 +34,6 @@ if TYPE_CHECKING:
 TIMEOUT = 600.0
 """Seconds that a provider may be silent, its own retries included."""
 _REASONS = {"tool_call": "tool_calls"}
-_KEPT = 64
-"""Models by name that a process holds on to; another name lets go of the oldest."""
-
-Loop = asyncio.AbstractEventLoop
-
-
-class _Kept:
-    """A model of a loop, and what closes it at the loop's end, or when nobody has it any more."""
-
-    def __init__(self, connected: Connected) -> None:
-        self.connected = connected
-        self.keeper: AsyncGenerator[None] | None = None
-        self.let_go: finalize[..., ProviderModel] | None = None
-
-    async def keep(self, loop: Loop, of: dict[Loop, _Kept]) -> AsyncGenerator[None]:
-        """Waits for the end of a loop, which closes its generators, so this, and the client."""
-        try:
-            yield
-        finally:
-            of.pop(loop, None)
-            if self.let_go is not None:
-                self.let_go.detach()
-            await self.connected.close()
-
-    async def close(self) -> None:
-        """Close the client."""
-        if self.keeper is not None:
-            await self.keeper.aclose()
 
 
 class ProviderModel:
@@ -92,20 +60,12 @@ class ProviderModel:
         self._base_url = base_url
         self._api_key = api_key
         self._timeout = timeout
-        self._lock = threading.Lock()
-        self._kept: dict[Loop, _Kept] = {}
+        self._connected: PerLoop[Connected] = PerLoop()
 
     @classmethod
     def named(cls, name: str) -> ProviderModel:
         """The one of this process with a name, as long as its variables stay the same."""
-        prefix = prefix_of(name)
-        variables = tuple(os.environ.get(f"{prefix}_{what}") for what in ("API_KEY", "BASE_URL"))
-        with _naming:
-            made = _named.pop((name, variables), None) or cls(name)
-            _named[name, variables] = made
-            while len(_named) > _KEPT:
-                del _named[next(iter(_named))]
-        return made
+        return _named.get(name)
 
     @property
     def name(self) -> str:
@@ -130,14 +90,14 @@ class ProviderModel:
                     yield last
             return
         except Exception as error:
-            failed, cause = failure(error, self._name, self._secrets())
+            failed, cause = failure(error, self._name, self._api_key)
         raise failed from cause
 
     async def _first(
         self, request: ModelRequest, stack: AsyncExitStack
     ) -> tuple[StreamedResponse, ModelResponseStreamEvent | None]:
         """The answer as it begins, with its first event, which has to come in time."""
-        connected = await self._on_this_loop()
+        connected = await self._connected.get(self._made)
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
@@ -147,28 +107,6 @@ class ProviderModel:
             if not limit.expired():
                 raise
             raise self._silent() from error
-
-    async def _on_this_loop(self) -> Connected:
-        loop = asyncio.get_running_loop()
-        kept = self._kept.get(loop)
-        if kept is None:
-            kept = await in_thread(lambda: self._connect(loop))
-        if kept.keeper is None:
-            kept.keeper = kept.keep(loop, self._kept)
-            kept.let_go = finalize(self, _close_soon, loop, kept)
-            kept.let_go.atexit = False
-            await anext(kept.keeper)
-        return kept.connected
-
-    def _connect(self, loop: Loop) -> _Kept:
-        """Make the model for a loop. On a thread: what is imported first takes a second."""
-        with self._lock:
-            for old in [old for old in self._kept if old.is_closed()]:
-                del self._kept[old]
-            kept = self._kept.get(loop)
-            if kept is None:
-                kept = self._kept[loop] = _Kept(self._made())
-        return kept
 
     def _made(self) -> Connected:
         from tertulia.agents import clients
@@ -182,24 +120,6 @@ class ProviderModel:
             f"{self._name} failed (timeout): nothing came within {self._timeout:g} s; the provider "
             "was silent for too long; try again later"
         )
-
-    def _secrets(self) -> list[str]:
-        """What no error may show: the key, and what else the provider's variables hold."""
-        prefix = prefix_of(self._name)
-        found = [
-            value
-            for variable, value in os.environ.items()
-            if variable.startswith(prefix) and variable.endswith(("_KEY", "_TOKEN"))
-        ]
-        return found if self._api_key is None else [self._api_key, *found]
-
-
-def _close_soon(loop: Loop, kept: _Kept) -> None:
-    """Close the client of a model that nobody has any more, on its own loop."""
-    try:
-        loop.call_soon_threadsafe(hold, kept.close)
-    except RuntimeError:
-        return  # the loop was closed, and the client with it
 
 
 def _text(event: ModelResponseStreamEvent) -> str:
@@ -237,5 +157,4 @@ def _closing_events(response: ModelResponse, name: str) -> list[ModelEvent]:
     return [*calls, usage, Finished(_REASONS.get(reason, reason))]
 
 
-_named: dict[tuple[str, tuple[str | None, ...]], ProviderModel] = {}
-_naming = threading.Lock()
+_named = Named(ProviderModel)
