@@ -7,23 +7,48 @@ from typing import Any
 
 import msgspec
 
+from tertulia import events
 from tertulia.codec import body_of
 from tertulia.conversation import Conversation, How
 from tertulia.drafting import Draft
-from tertulia.events import SESSION_ERASED, SESSION_PRUNED
 from tertulia.floor import Floors, floors_in
 from tertulia.opening import Opening
 from tertulia.retention import Retention
 from tertulia.stores.base import LogStore, Mark, Segment, SessionRow
-from tertulia.view import ERASABLE, FLOORS, HIDDEN_GRACE, HOLES, View
+from tertulia.view import FLOORS, HIDDEN_GRACE, HOLES, View
 
+_KEPT = frozenset(
+    (
+        events.TURN_ABANDONED,
+        events.INPUT_RECEIVED,
+        events.INPUT_WITHDRAWN,
+        events.STATE_SET,
+        events.STATE_DELETED,
+        events.SESSION_CREATED,
+        events.SESSION_FORKED,
+        events.SESSION_REWOUND,
+        events.SESSION_CLEARED,
+        events.SESSION_ERASED,
+        events.SESSION_ENDED,
+        events.SESSION_REOPENED,
+        events.SESSION_CHANGED,
+        events.RETENTION_SET,
+        events.HOLD_SET,
+        events.HOLD_RELEASED,
+        events.USAGE,
+    )
+)
+"""Events whose bodies stay: they have no word of the conversation, which is what is hidden, but
+counts, state, and what was done to the session."""
+ERASABLE = (*(kind for kind in events.EVENT_TYPES if kind not in _KEPT), "app.*")
+"""Events whose bodies go when nothing shows them any more."""
 _EVERYTHING = 2**62
 _HOLES = 1_000
 """Holes that one sweep erases; the others are left to the next one."""
 _FLOORS = 512
 """Changes of the floor that one erasure notes."""
 _PAGE = 64
-_SUMMARIES = (SESSION_PRUNED,)
+_SUMMARIES = (events.SESSION_PRUNED,)
 _IN_HOLES = tuple(kind for kind in ERASABLE if kind not in _SUMMARIES)
 """What goes in a hole; a summary there may stand for what is below a floor."""
 
@@ -89,20 +114,26 @@ async def erase(conversation: Conversation, policy: Retention) -> int:
     if found.summaries:
         bodies += await store.erase(found.summaries, _SUMMARIES)
     if bodies or found.floor is not None:
-        body: dict[str, Any] = {"bodies": bodies}
-        if found.messages:
-            body["position"] = max(segment.high for segment in found.messages)
-        if found.floor is not None:
-            body["floor"] = found.floor.high
-        if floors:
-            body["floors"] = floors
+        body = _note(found, bodies, floors)
 
         async def build(draft: Draft) -> None:
-            draft.add(SESSION_ERASED, body)
+            draft.add(events.SESSION_ERASED, body)
             draft.quiet = True
 
         await conversation.append(Opening(), build, How(ended=True, suspended="keep"))
     return bodies
+
+
+def _note(found: Hidden, bodies: int, floors: Floors) -> dict[str, Any]:
+    """What the event says of an erasure."""
+    body: dict[str, Any] = {"bodies": bodies}
+    if found.messages:
+        body["position"] = max(segment.high for segment in found.messages)
+    if found.floor is not None:
+        body["floor"] = found.floor.high
+    if floors:
+        body["floors"] = floors
+    return body
 
 
 async def _floors(store: LogStore, found: Hidden) -> Floors:
@@ -139,7 +170,9 @@ async def _has_summary(store: LogStore, part: Segment) -> bool:
 
 async def _erased_to(store: LogStore, row: SessionRow) -> int:
     """Up to where everything of the own log was erased already, as was noted then."""
-    notes = await store.records([Segment(row.key, row.base, row.seq)], types=[SESSION_ERASED])
+    notes = await store.records(
+        [Segment(row.key, row.base, row.seq)], types=[events.SESSION_ERASED]
+    )
     return max((body_of(note).get("floor", 0) for note in notes), default=0)
 
 

@@ -76,31 +76,6 @@ async def _before_open_calls(store: LogStore, row: SessionRow) -> int:
 
 HIDDEN_GRACE = 7 * DAY
 """How long after it was hidden a body is kept, so that hiding can be undone; in microseconds."""
-_KEPT = frozenset(
-    (
-        events.TURN_ABANDONED,
-        events.INPUT_RECEIVED,
-        events.INPUT_WITHDRAWN,
-        events.STATE_SET,
-        events.STATE_DELETED,
-        events.SESSION_CREATED,
-        events.SESSION_FORKED,
-        events.SESSION_REWOUND,
-        events.SESSION_CLEARED,
-        events.SESSION_ERASED,
-        events.SESSION_ENDED,
-        events.SESSION_REOPENED,
-        events.SESSION_CHANGED,
-        events.RETENTION_SET,
-        events.HOLD_SET,
-        events.HOLD_RELEASED,
-        events.USAGE,
-    )
-)
-"""Events whose bodies stay: they have no word of the conversation, which is what is hidden, but
-counts, state, and what was done to the session."""
-ERASABLE = (*(kind for kind in events.EVENT_TYPES if kind not in _KEPT), "app.*")
-"""Events whose bodies go when nothing shows them any more."""
 
 
 class View:

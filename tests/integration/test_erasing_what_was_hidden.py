@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tertulia import Agent, Message, Runtime, Session, tool
+from tertulia.erasing import ERASABLE
 from tertulia.errors import HistoryErased, ModelError
 from tertulia.events import EVENT_TYPES
 from tertulia.stores.base import Segment
 from tertulia.testing import FrozenClock, ScriptedModel, call
-from tertulia.view import ERASABLE
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -9,7 +12,7 @@ from msgspec.structs import replace
 
 from tertulia.errors import AgentError
 from tertulia.events import MESSAGE_ADDED, Record
-from tertulia.stores.base import Branch, Change, Segment, SessionRow
+from tertulia.stores.base import Branch, Change, LogStore, Segment, SessionRow
 
 WORKER = b"w" * 16
 
@@ -65,3 +68,26 @@ def whole(row: SessionRow) -> list[Segment]:
 
 def seqs(records: list[Record]) -> list[int]:
     return [each.seq for each in records]
+
+
+class StoreMaker(ABC):
+    """How the tests of a store come by one."""
+
+    @abstractmethod
+    def make(self) -> LogStore:
+        """A new, empty store."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[LogStore]:
+        store = self.make()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def grown(self, store: LogStore, name: str, count: int, **fields: Any) -> SessionRow:
+        """A session with so many messages."""
+        row = await store.commit(birth(name, **fields))
+        if not count:
+            return row
+        return await store.commit(append(row, *[record(seq) for seq in range(1, count + 1)]))
