@@ -12,7 +12,7 @@ import anyio
 import pytest
 from tests.agents.histories import check_whole, kinds
 
-from tertulia import Agent, Runtime, Session, SQLiteStore, tool
+from tertulia import Agent, Runtime, Session, SQLiteStore, doors, tool
 from tertulia.doors import Outcome
 from tertulia.errors import InvalidInput, StoreUnavailable, TurnTimeout
 from tertulia.stores.base import Input
@@ -28,6 +28,7 @@ class Watched(SQLiteStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.taking = asyncio.Event()
+        self.taker: asyncio.Task[Any] | None = None
         self.stopped: Callable[[], Awaitable[Any]] | None = None
         """What happens while the next turn is being taken."""
         self.broken = False
@@ -35,6 +36,7 @@ class Watched(SQLiteStore):
 
     async def commit(self, change: Any) -> Any:
         if change.after.holder is not None:
+            self.taker = asyncio.current_task() if doors.current_loop() else None
             self.taking.set()
             if self.stopped is not None:
                 stop, self.stopped = self.stopped, None
@@ -71,17 +73,18 @@ def pay() -> str:
     return "paid"
 
 
-async def cancelled_twice(task: asyncio.Task[Any], store: Watched, first: int, then: int) -> None:
-    """Cancel a task some steps after it is about to take a turn, and again some steps later."""
+async def cancelled_twice(waits: asyncio.Task[Any], store: Watched, first: int, then: int) -> None:
+    """Cancel whoever takes a turn some steps after it is about to, and again some steps later."""
     await store.taking.wait()
+    assert store.taker is not None
     for _ in range(first):
         await asyncio.sleep(0)
-    task.cancel()
+    store.taker.cancel()
     for _ in range(then):
         await asyncio.sleep(0)
-    task.cancel()
+    store.taker.cancel()
     with anyio.fail_after(PATIENCE):
-        await asyncio.wait([task])
+        await asyncio.gather(waits, store.taker, return_exceptions=True)
 
 
 async def until_free(session: Session) -> None:
