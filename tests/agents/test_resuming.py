@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from tests.agents.histories import bodies, check_valid, check_whole, kinds, said
 
 from tertulia import Agent, AgentRouter, RunContext, Runtime, Session, tool
@@ -375,3 +377,93 @@ async def test_run_sync_of_an_agent_names_run(runtime: Runtime) -> None:
     with pytest.warns(RuntimeWarning, match=r"agent\.run") as caught:
         assert agent.run_sync("Hi").text == "Hi."
     assert caught[0].filename == __file__
+
+
+# -- who may go on, and with what
+
+
+async def test_an_agent_that_the_turn_is_not_of_cannot_resume_it(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def acting(name: str) -> Any:
+        @tool(name="act", requires_approval=True)
+        def act() -> str:
+            """Act."""
+            ran.append(name)
+            return f"acted as {name}"
+
+        return act
+
+    mine = ScriptedModel(call("act"), "Ben is done.")
+    theirs = ScriptedModel("Ann is done.")
+    ben, ann = (
+        Agent("ben", mine, tools=[acting("ben")]),
+        Agent("ann", theirs, tools=[acting("ann")]),
+    )
+    address = f"sqlite:///{tmp_path / 'x.db'}"
+    async with Runtime(address) as here, Runtime(address) as elsewhere:
+        await ben.run("Go", here.session("s"))
+        session = elsewhere.session("s")
+        session.approve(session.pending[0].id)
+        before = await kinds(session)
+        with pytest.raises(UsageError, match="'ben'"):
+            await ann.resume(session)
+        assert (ran, theirs.requests) == ([], [])
+        assert await kinds(session) == before
+        response = await ben.resume(session)
+        assert (response.text, response.agent, ran) == ("Ben is done.", "ben", ["ben"])
+        await check_whole(session)
+
+
+async def test_a_router_of_agents_without_names_does_not_guess_who_was_at_it(
+    runtime: Runtime,
+) -> None:
+    first, second = ScriptedModel("One.", "Wrong."), ScriptedModel(call("pay", what="x"), "Two.")
+    agents = [Agent(model=first, tools=[pay]), Agent(model=second, tools=[pay])]
+    session = AgentRouter(agents, "round_robin", runtime=runtime).session("s")
+    await session.run_async("Go")
+    waiting = await session.run_async("More")
+    session.approve(waiting.pending[0].id)
+    with pytest.raises(UsageError, match="not known here"):
+        await session.resume_async()
+    assert (len(first.requests), len(second.requests)) == (1, 1)
+    assert (await agents[1].resume(session)).text == "Two."
+    assert [m.text for m in await check_whole(session) if m.role == "tool"] == ["paid x"]
+
+
+class Bill(BaseModel):
+    """An answer."""
+
+    cents: int
+
+
+async def test_what_a_turn_was_asked_with_is_there_when_it_goes_on(runtime: Runtime) -> None:
+    model = ScriptedModel(call("pay", what="x"), Bill(cents=7))
+    agent = Agent("ann", model, tools=[pay])
+    session = Agent("ann", model, tools=[pay], runtime=runtime).session("s")
+    options = {"temperature": 0.2, "max_tokens": 99, "max_context_tokens": 9_000}
+    waiting = await session.json_async("Go", schema=Bill, **options)
+    assert (waiting.pending[0].name, waiting.output) == ("pay", None)
+    session.approve(waiting.pending[0].id)
+    for attempt in (session.resume_async, lambda: agent.resume(session)):
+        with pytest.raises(UsageError, match=r"Bill.*output_type="):
+            await attempt()
+        assert len(model.requests) == 1
+        assert session.pending == []
+    response = await session.resume_async(output_type=Bill)
+    assert response.output == Bill(cents=7)
+    request = model.last_request
+    assert (request.temperature, request.max_tokens) == (0.2, 99)
+    assert [m.text for m in await check_whole(session) if m.role == "tool"] == ["paid x"]
+
+
+async def test_what_is_said_at_the_resume_comes_before_what_the_turn_was_asked_with(
+    runtime: Runtime,
+) -> None:
+    model = ScriptedModel(call("pay"), "7")
+    session = Agent("ann", model, tools=[pay], runtime=runtime).session("s")
+    waiting = await session.run_async("Go", temperature=0.2, max_tokens=99)
+    session.approve(waiting.pending[0].id)
+    response = await session.resume_async(temperature=0.9, output_type=int)
+    assert response.output == 7
+    assert (model.last_request.temperature, model.last_request.max_tokens) == (0.9, 99)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import pytest
 from tests.agents.histories import check_valid, check_whole, kinds, said
 from tests.agents.shop import Shop, suspended
 
-from tertulia import Agent, Runtime, Session
+from tertulia import Agent, Runtime, Session, SQLiteStore, tool
 from tertulia.audit.files import verify_lines
 from tertulia.errors import (
     ApprovalPending,
     InvalidInput,
+    ModelError,
     SessionEnded,
     SessionNotFound,
     UsageError,
 )
+from tertulia.testing.clocks import FrozenClock
 from tertulia.testing.models import ScriptedModel, call
 
 AT_ONCE = 5.0
@@ -270,3 +273,70 @@ async def test_a_sweep_leaves_it_and_sweeps_the_others(runtime: Runtime, shop: S
     session.approve("call_1")
     assert (await session.resume_async()).text == "Done."
     await check_whole(session)
+
+
+@pytest.mark.parametrize("end", ["Done.", ModelError("out of order")], ids=["done", "failed"])
+async def test_a_state_that_is_queued_while_it_waits_is_refused_or_kept(
+    runtime: Runtime, end: Any
+) -> None:
+    @tool(requires_approval=True, read_only=True)
+    def look() -> str:
+        """Look: a turn that fails with no more than this is hidden."""
+        return "seen"
+
+    def session(model: ScriptedModel, name: str) -> Session:
+        return Agent("ann", model, tools=[look], runtime=runtime).session(name)
+
+    async def finish(session: Session) -> None:
+        with contextlib.suppress(ModelError):
+            await session.resume_async()
+
+    kept = session(ScriptedModel(call("look"), end), "kept")
+    await kept.run_async("Go")
+    queued = kept.set_state("color", "blue")
+    await kept.approve("call_1")
+    await finish(kept)
+    await queued
+    assert kept.get_state("color") == "blue"
+    await kept.flush()
+    assert runtime.session("kept").get_state("color") == "blue"
+
+    refused = session(ScriptedModel(call("look"), end), "refused")
+    await refused.run_async("Go")
+    queued = refused.set_state("color", "blue")
+    await refused.approve("call_1")
+    assert not queued.done
+    with pytest.raises(ApprovalPending):
+        await queued
+    await finish(refused)
+    await refused.flush()
+    assert refused.get_state("color") is None
+    assert await kept.verify()
+    assert await refused.verify()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first turn", "later turn"])
+@pytest.mark.parametrize("policy", [{"idle_days": 1}, {"ttl_days": 1}], ids=str)
+async def test_a_session_that_waits_too_long_is_swept(
+    shop: Shop, tmp_path: Path, policy: dict[str, int], first: bool
+) -> None:
+    clock = FrozenClock()
+    async with Runtime(SQLiteStore(tmp_path / "x.db"), clock=clock) as runtime:
+        model = ScriptedModel(*([] if first else ["Hi."]), call("refund", cents=5))
+        agent = Agent("ann", model, tools=shop.tools(), runtime=runtime)
+        session = agent.session("s", retention={**policy, "auto_prune": True})
+        if not first:
+            await session.run_async("Hello")
+        await session.run_async("My money!")
+        clock.advance(hours=23)
+        assert await runtime.sweep() == []
+        clock.advance(days=1)
+        done = "end" if "idle_days" in policy else "delete"
+        foreseen = await runtime.sweep(dry_run=True)
+        assert [(each.session_id, each.action) for each in foreseen] == [("s", done)]
+        assert session.pending != []
+        swept = await runtime.sweep()
+        assert [(each.action, each.done, each.error) for each in swept] == [(done, True, None)]
+        with pytest.raises(SessionEnded if done == "end" else SessionNotFound):
+            await session.resume_async()
+        assert shop.done == []
