@@ -7,7 +7,6 @@ enters with the next turn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +34,8 @@ from tertulia.turns import Asked, Busy, Turn, own_turn
 BUSY: tuple[str, ...] = ("queue", "reject", "interrupt")
 INTERRUPT_SECONDS = 5.0
 """How long a turn has to answer a request to stop, before the session is taken away from it."""
+MAX_TIMEOUT = 10_000_000
+"""Seconds; some four months."""
 REQUEST_TTL = 7 * DAY
 """How long an idempotency key is remembered, in microseconds."""
 
@@ -181,8 +182,8 @@ def check_timeout(seconds: Any) -> float | None:
     if seconds is None:
         return None
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not number or not math.isfinite(seconds) or seconds < 0:
-        raise InvalidInput(f"a timeout of {seconds!r} does not exist; give seconds, from 0 on")
+    if not number or not 0 <= seconds <= MAX_TIMEOUT:
+        raise InvalidInput(f"a timeout of {seconds!r} cannot be; give seconds, 0 to {MAX_TIMEOUT}")
     return seconds
 
 

@@ -138,7 +138,7 @@ class Handle:
         said = {"role": "user", "content": message} if isinstance(message, str) else message
         asked = Asked(
             messages=() if said is None else (parse(said),),
-            busy=busy or self._busy,
+            busy=self._busy if busy is None else busy,
             timeout=self._timeout if timeout is None else admission.check_timeout(timeout),
             agent=agent,
             metadata=None if metadata is None else json_object(metadata, "metadata"),

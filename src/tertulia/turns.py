@@ -339,16 +339,34 @@ class Turn:
         async with self._gate:
             if self.closed:
                 return
+            row: SessionRow | None = None
+            may_fail = False
             try:
-                row = await self._closing_commit(kind, body, keep, first)
+                row = await self._closed_row(kind, body, keep, first)
             except InvalidInput:
-                if kind == events.TURN_COMPLETED:
-                    raise  # nothing was written, and the turn is open: it can fail
-                self._notes.clear()
-                row = await self._closing_commit(kind, {}, keep, None)
-            self._release(row)
+                may_fail = kind == events.TURN_COMPLETED and not self.closed
+                raise  # of a completion nothing was written then, and the turn is open: it can fail
+            finally:
+                if not may_fail:
+                    self._release(row)
             for write in self.writes:
                 write.outcome.set_result(None)
+
+    async def _closed_row(
+        self,
+        kind: str,
+        body: Mapping[str, Any],
+        keep: bool,
+        first: Callable[[Draft], Awaitable[None]] | None,
+    ) -> SessionRow:
+        """Close the turn; one that did not complete also where what it would say cannot be said."""
+        try:
+            return await self._closing_commit(kind, body, keep, first)
+        except InvalidInput:
+            if kind == events.TURN_COMPLETED:
+                raise
+            self._notes.clear()
+            return await self._closing_commit(kind, {}, keep, None)
 
     async def _closing_commit(
         self,
@@ -380,9 +398,6 @@ class Turn:
                 return await commit(conversation.host.store, draft)
             except VersionConflict:
                 continue
-            except BaseException:
-                self._release(None)
-                raise
 
     def _request(self, status: Literal["done", "failed"]) -> Request:
         return Request(
@@ -390,7 +405,7 @@ class Turn:
             digest=self.asked.digest(),
             turn=self.number,
             status=status,
-            result=encode(self.result, "the result"),
+            result=encode(self.result, "the result") if status == "done" else None,
             time=self.conversation.host.clock.now(),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import admission, ending, events, resuming, telemetry
+from tertulia import admission, doors, ending, events, resuming, telemetry
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.drafting import Draft
@@ -23,7 +23,8 @@ from tertulia.usage import Usage
 MAX_DEPTH = 8
 """Agents inside of tools of agents, on one session."""
 
-_depth: ContextVar[int] = ContextVar("tertulia_depth", default=0)
+_depths: ContextVar[dict[tuple[bytes, int], int]] = ContextVar("tertulia_depths", default={})  # noqa: B039
+"""How deep agents run inside of each other, for each turn that the calling code is part of."""
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ async def begin(plan: Plan) -> Begun:
         try:
             plan.cast.restore(resumed.turn.asked.options or {})
         except UsageError:
-            await resumed.turn.suspend()
+            await doors.protected(resumed.turn.suspend)
             raise
         return Begun(resumed.turn, resumed.calls, resumed.usage)
     floor = plan.cast.floor if plan.by_floor else None
@@ -73,7 +74,7 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     turn = begun.turn
     exchange.attach(turn)
     turn.enter_context()
-    _depth.set(1)
+    _depths.set({**_depths.get(), _key(turn): 1})
     watcher = asyncio.ensure_future(_watch(turn, asyncio.current_task()))
     told = {"agent": turn.agent, "conversation": plan.session.id, "turn": turn.number}
     with telemetry.span("turn", told) as span:
@@ -107,7 +108,7 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
     the tool will be; then several may run at once. Otherwise it goes into the turn, one at a time.
     """
     agent = plan.cast.first
-    inside = turn.row.open_calls or _depth.get()
+    inside = turn.row.open_calls or _key(turn) in _depths.get()
     aside = [*plan.asked.messages] if inside else None
     loop = Loop(turn, plan, exchange, None, aside)
     task = asyncio.current_task()
@@ -116,7 +117,7 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
     try:
         if exchange.reason is not None:
             raise asyncio.CancelledError
-        _go_deeper()
+        _go_deeper(turn)
         if aside is not None:
             response = await loop.run(agent)
         else:
@@ -132,12 +133,16 @@ async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:
         exchange.finish(response)
 
 
-def _go_deeper() -> None:
+def _key(turn: Turn) -> tuple[bytes, int]:
+    return turn.row.uid, turn.number
+
+
+def _go_deeper(turn: Turn) -> None:
     """Note that an agent runs inside another one's turn. Raises UsageError when it is too deep."""
-    depth = _depth.get() + 1
+    depth = _depths.get().get(_key(turn), 0) + 1
     if depth > MAX_DEPTH + 1:
         raise UsageError(f"agents run inside of each other's tools more than {MAX_DEPTH} deep")
-    _depth.set(depth)
+    _depths.set({**_depths.get(), _key(turn): depth})
 
 
 async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:

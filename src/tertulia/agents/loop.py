@@ -32,8 +32,8 @@ MAX_ROUNDS = 10
 """Rounds with tools in one turn; then the model is asked once more, without them."""
 
 
-MAX_STORED = 100_000
-"""Characters of the messages that are kept for a repetition of the request."""
+MAX_STORED = 500_000
+"""Bytes that are kept whole for a repetition of the request."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,7 +223,7 @@ class Loop:
             message = message if self._aside is not None else draft.message(message)
             messages = [*self._askings[-1].seen, message]
             made[:] = [self._response(messages, message.text, answer.output)]
-            if self._watcher is not None:
+            if self._watcher is not None and turn.asked.key is not None:
                 turn.result = _stored(made[0])
 
         if self._watcher is None:
@@ -253,7 +253,9 @@ class Loop:
 
 def _stored(response: Response) -> Response:
     """What a repetition of the request gets; of a long turn only the answer."""
-    kept = msgspec.structs.replace(response, output=None)
-    if sum(len(message.text) for message in response.messages) > MAX_STORED:
-        kept = msgspec.structs.replace(kept, messages=response.messages[-1:])
-    return kept
+    whole = msgspec.structs.replace(response, output=None)
+    last = msgspec.structs.replace(whole, messages=response.messages[-1:], tool_calls=[])
+    for kept in (whole, last):
+        if len(msgspec.json.encode(kept)) <= MAX_STORED:
+            return kept
+    return msgspec.structs.replace(last, messages=[])
