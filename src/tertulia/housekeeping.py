@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tertulia import condensing, ending, erasing, hiding, pruning, retention
-from tertulia.clock import DAY
+from tertulia.admission import REQUEST_TTL
 from tertulia.codec import decode, encode, event_of
 from tertulia.errors import AgentError, RetentionRefused
 from tertulia.following import log
@@ -21,7 +21,6 @@ from tertulia.snapshot import take
 from tertulia.stores.base import Receipt, SessionRow
 from tertulia.stores.memories import MemoryKeeper
 
-REQUEST_TTL = 7 * DAY
 ERASE = "messages were hidden more than 7 days ago"
 SUMMARIZE = "messages that max_messages has hidden are not summarised yet"
 PAGE = 200
