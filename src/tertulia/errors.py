@@ -4,6 +4,7 @@ AgentError
 ├── UsageError                  the call is wrong; the text says what to write instead
 │   ├── InvalidInput            (also ValueError) a value that cannot be accepted
 │   │   ├── InvalidMessage      a message that no model could read
+│   │   ├── InvalidFrame        a frame of a live client that cannot be understood; has ``code``
 │   │   └── ScopeError          a scope that does not exist or has no owner here
 │   ├── ConfigurationError      a setting is missing or contradicts another
 │   │   └── MissingExtra        (also ImportError) an optional package is not installed
@@ -54,6 +55,14 @@ class InvalidInput(UsageError, ValueError):
 
 class InvalidMessage(InvalidInput):
     """A message that no model could read."""
+
+
+class InvalidFrame(InvalidInput):
+    """A frame of a live client that cannot be understood; `code` is a word for programs."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ScopeError(InvalidInput):
