@@ -6,6 +6,8 @@ AgentError
 │   │   ├── InvalidMessage      a message that no model could read
 │   │   ├── InvalidFrame        a frame of a live client that cannot be understood; has ``code``
 │   │   └── ScopeError          a scope that does not exist or has no owner here
+│   ├── GraphError              (also ValueError) the event graph is not put together rightly
+│   │   └── GraphCycleError     an event could come back to a node; has ``path``
 │   ├── ConfigurationError      a setting is missing or contradicts another
 │   │   └── MissingExtra        (also ImportError) an optional package is not installed
 │   └── ForkedRuntimeError      the runtime was made before ``os.fork``
@@ -22,6 +24,7 @@ AgentError
 │   ├── IdempotencyConflict     the key was used for another request
 │   ├── RetentionRefused        ``immutable`` or a legal hold forbids it
 │   └── HistoryErased           the position lies before what retention erased
+├── Unauthorized                (also PermissionError) no token, or one that is not accepted
 ├── VersionConflict             somebody else changed this state first
 ├── CursorExpired               the log behind a cursor was re-created or restored
 ├── StoreError                  the store cannot do its work
@@ -67,6 +70,18 @@ class InvalidFrame(InvalidInput):
 
 class ScopeError(InvalidInput):
     """A scope that does not exist, or has no owner in this session."""
+
+
+class GraphError(UsageError, ValueError):
+    """The event graph is not put together rightly; the text names the node or the edge."""
+
+
+class GraphCycleError(GraphError):
+    """An event could come back to a node; `path` names the nodes, from one back to itself."""
+
+    def __init__(self, message: str, *, path: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class ConfigurationError(UsageError):
@@ -141,6 +156,10 @@ class RetentionRefused(SessionError):
 
 class HistoryErased(SessionError):
     """The position lies before what retention has erased."""
+
+
+class Unauthorized(AgentError, PermissionError):
+    """No token was given, or one that is not accepted; the text never has the token in it."""
 
 
 class VersionConflict(AgentError):
