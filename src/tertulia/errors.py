@@ -35,6 +35,11 @@ AgentError
 │   ├── NotAStore               the file is something else
 │   ├── StoreTooNew             written by a newer version of Tertulia
 │   └── OutcomeUnknown          an I/O error at commit; it may or may not be durable
+├── LiveError                   a live connection cannot do this; has ``code``
+│   ├── ConnectionLost          the server could not be reached, or not again
+│   ├── ConnectionDenied        the server does not let this client in
+│   ├── ConnectionTaken         a newer connection has the session
+│   └── ConnectionEnded         the client is closed, or the conversation has ended
 ├── ModelError                  the model provider failed
 │   └── RoutingError            every agent of a router failed; has ``errors``
 ├── ToolError                   a tool call cannot be made
@@ -205,6 +210,30 @@ class StoreTooNew(StoreError):
 
 class OutcomeUnknown(StoreError):
     """An I/O error at commit: it may or may not be durable; read before you repeat."""
+
+
+class LiveError(AgentError):
+    """A live connection cannot do this; `code` is the close code of the WebSocket, if one came."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ConnectionLost(LiveError):
+    """The server could not be reached, or not again; the session waits, or is in its log."""
+
+
+class ConnectionDenied(LiveError):
+    """The server does not let this client in: its token, its owner or its origin is not the one."""
+
+
+class ConnectionTaken(LiveError):
+    """A newer connection of the same session took over; only one at a time has it."""
+
+
+class ConnectionEnded(LiveError):
+    """The client is closed, or the conversation has ended; connect again to begin another one."""
 
 
 class ModelError(AgentError):
