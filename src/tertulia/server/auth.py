@@ -142,7 +142,9 @@ def _from_environment() -> Authenticator | str | None:
         )
     if switch and token:
         raise ConfigurationError("TERTULIA_AUTH=off and TERTULIA_TOKEN are both set; unset one")
-    return Token(token) if token else switch and "off"
+    if token:
+        return Token(token)
+    return "off" if switch else None
 
 
 def _digest(token: str) -> bytes:

@@ -153,6 +153,8 @@ def _parse(key: Any) -> Key | KeySet:
         if "keys" in members:
             return KeySet.import_key_set(cast("Any", members))
         return JWKRegistry.import_key(members)
+    if not isinstance(key, str | bytes):
+        raise TypeError
     text = key.decode("latin-1") if isinstance(key, bytes) else key
     if text.lstrip().startswith("{"):
         return _parse(msgspec.json.decode(text, type=dict[str, Any]))

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-_NAME = r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?)\.?"
+_NAME = r"(?P<name>\[[0-9a-f]*:[0-9a-f:.]*\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?)\.?"
 _PORT = r"(?P<port>:[0-9]{1,5})?"
 _HOST = re.compile(rf"{_NAME}{_PORT}", re.ASCII)
 _ORIGIN = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_NAME}{_PORT}", re.ASCII)
