@@ -56,6 +56,7 @@ check: setup-dev ## run everything that continuous integration runs after the te
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/python scripts/budgets.py
 	@.venv/bin/python scripts/docs_check.py
+	@.venv/bin/python scripts/contract.py --check
 	@.venv/bin/python scripts/hygiene.py
 
 COMPILE = .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
