@@ -1,0 +1,1 @@
+"""Names of other SDKs, over our own sessions."""
