@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from tertulia.server.auth import token_of
 from tertulia.server.redaction import RedactTokens, redact_logs
 
-NAMES = ("uvicorn", "uvicorn.access", "uvicorn.error")
+NAMES = ("uvicorn", "uvicorn.access", "uvicorn.error", "uvicorn.asgi")
 SECRET = "correct-horse-battery-staple"
 
 
@@ -28,15 +28,14 @@ SECRET = "correct-horse-battery-staple"
 def logged() -> Iterator[io.StringIO]:
     """All that uvicorn logs, from the lowest level on, in its own format."""
     text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.setFormatter(AccessFormatter("%(message)s"))
     before = [(each, each.level, each.propagate) for each in map(logging.getLogger, NAMES)]
     access = logging.StreamHandler(text)
     access.setFormatter(AccessFormatter('%(client_addr)s "%(request_line)s" %(status_code)s'))
     for logger, _, _ in before:
         logger.setLevel(TRACE_LOG_LEVEL)
         logger.propagate = False
-    logging.getLogger("uvicorn.error").addHandler(logging.StreamHandler(text))
+    for name in ("uvicorn.error", "uvicorn.asgi"):
+        logging.getLogger(name).addHandler(logging.StreamHandler(text))
     logging.getLogger("uvicorn.access").addHandler(access)
     yield text
     for logger, level, propagate in before:
@@ -93,6 +92,7 @@ async def test_no_token_is_in_what_a_real_server_logs(logged: io.StringIO, spell
     assert f'"WebSocket /ws?session_id=s1&{spelled}=***&after=7" [accepted]' in lines
     assert "uthorization: Bearer ***" in lines
     assert "<Frame>" in lines
+    assert "Started scope=<dict>" in lines
     assert not [part for part in SECRET.split("-") if part in lines]
 
 

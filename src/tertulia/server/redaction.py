@@ -9,7 +9,11 @@ from typing import Any
 
 HIDDEN = "***"
 
-_LOGGERS = ("uvicorn.access", "uvicorn.error")  # what becomes of a WebSocket is told as an error
+_LOGGERS = (
+    "uvicorn.access",
+    "uvicorn.error",  # what becomes of a WebSocket, and at DEBUG its headers and frames
+    "uvicorn.asgi",  # at the lowest level each scope, with its query
+)
 
 
 def _spelled(word: str) -> str:
@@ -23,8 +27,8 @@ _SECRET = re.compile(rf"((?:{_spelled('token')})=|\bbearer\s+)[^&\s]+", re.IGNOR
 class RedactTokens(logging.Filter):
     """Hides the values of `token=` and of `Bearer` in all that is logged; drops no record.
 
-    At the level DEBUG the library below uvicorn logs whole frames, and the first frame of a
-    client may have its token: of what is neither text nor a number only the type is told there.
+    From the level DEBUG down whole frames and scopes are logged, and a token may be anywhere in
+    them: there, of what is neither text nor a number only the type is told.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
