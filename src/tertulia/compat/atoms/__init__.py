@@ -1,0 +1,198 @@
+"""The names of the Atoms SDK of Smallest AI, all three sets of them, over our own live sessions.
+
+A program written for it runs with its import lines changed: ``smallestai.atoms.agent``,
+``smallestai.atoms.swarm`` and ``smallestai.atoms.crew`` become ``tertulia.compat.atoms``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tertulia.compat.atoms.clients import (
+        BaseLLMClient,
+        ChatChunk,
+        ChatResponse,
+        OpenAIClient,
+        ToolCall,
+        ToolResult,
+    )
+    from tertulia.compat.atoms.context import (
+        ContextManager,
+    )
+    from tertulia.compat.atoms.events import (
+        CallerContext,
+        ConversationType,
+        EventType,
+        OutputAgentSettings,
+        SDKAgentControlInterruptEvent,
+        SDKAgentControlMuteUserEvent,
+        SDKAgentControlUnmuteUserEvent,
+        SDKAgentEndCallEvent,
+        SDKAgentErrorEvent,
+        SDKAgentEvent,
+        SDKAgentLLMResponseChunkEvent,
+        SDKAgentLLMResponseEndEvent,
+        SDKAgentLLMResponseStartEvent,
+        SDKAgentLogEvent,
+        SDKAgentReadyEvent,
+        SDKAgentSpeakEvent,
+        SDKAgentTranscriptUpdateEvent,
+        SDKAgentTransferConversationEvent,
+        SDKEvent,
+        SDKSystemControlInterruptEvent,
+        SDKSystemEvent,
+        SDKSystemInitEvent,
+        SDKSystemLLMRequestEvent,
+        SDKSystemUpdateOutputAgentSettingsEvent,
+        SDKSystemUserJoinedEvent,
+        SDKSystemUserStartedSpeakingEvent,
+        SDKSystemUserStoppedSpeakingEvent,
+        SessionContext,
+        TransferOption,
+        TransferOptionType,
+        WarmTransferHandoffOptionType,
+        WarmTransferPrivateHandoffOption,
+        WarmTransferPublicHandoffOption,
+    )
+    from tertulia.compat.atoms.nodes import (
+        BackgroundAgentNode,
+        BackgroundCrewNode,
+        BackgroundSwarmNode,
+        CrewNode,
+        DeterministicRouter,
+        Node,
+        OutputAgentNode,
+        OutputCrewNode,
+        OutputSwarmNode,
+        SubAgent,
+        SwarmNode,
+    )
+    from tertulia.compat.atoms.server import (
+        AtomsApp,
+        AtomsCrewApp,
+        AtomsSwarmApp,
+    )
+    from tertulia.compat.atoms.session import (
+        AgentSession,
+        CrewSession,
+        SwarmSession,
+    )
+    from tertulia.compat.atoms.tools import (
+        FunctionSchema,
+        FunctionToolInfo,
+        ToolRegistry,
+        find_function_tools,
+        function_tool,
+        is_function_tool,
+        loopback_tool,
+    )
+
+__all__ = [
+    "AgentSession",
+    "AtomsApp",
+    "AtomsCrewApp",
+    "AtomsSwarmApp",
+    "BackgroundAgentNode",
+    "BackgroundCrewNode",
+    "BackgroundSwarmNode",
+    "BaseLLMClient",
+    "CallerContext",
+    "ChatChunk",
+    "ChatResponse",
+    "ContextManager",
+    "ConversationType",
+    "CrewNode",
+    "CrewSession",
+    "DeterministicRouter",
+    "EventType",
+    "FunctionSchema",
+    "FunctionToolInfo",
+    "Node",
+    "OpenAIClient",
+    "OutputAgentNode",
+    "OutputAgentSettings",
+    "OutputCrewNode",
+    "OutputSwarmNode",
+    "SDKAgentControlInterruptEvent",
+    "SDKAgentControlMuteUserEvent",
+    "SDKAgentControlUnmuteUserEvent",
+    "SDKAgentEndCallEvent",
+    "SDKAgentErrorEvent",
+    "SDKAgentEvent",
+    "SDKAgentLLMResponseChunkEvent",
+    "SDKAgentLLMResponseEndEvent",
+    "SDKAgentLLMResponseStartEvent",
+    "SDKAgentLogEvent",
+    "SDKAgentReadyEvent",
+    "SDKAgentSpeakEvent",
+    "SDKAgentTranscriptUpdateEvent",
+    "SDKAgentTransferConversationEvent",
+    "SDKEvent",
+    "SDKSystemControlInterruptEvent",
+    "SDKSystemEvent",
+    "SDKSystemInitEvent",
+    "SDKSystemLLMRequestEvent",
+    "SDKSystemUpdateOutputAgentSettingsEvent",
+    "SDKSystemUserJoinedEvent",
+    "SDKSystemUserStartedSpeakingEvent",
+    "SDKSystemUserStoppedSpeakingEvent",
+    "SessionContext",
+    "SubAgent",
+    "SwarmNode",
+    "SwarmSession",
+    "ToolCall",
+    "ToolRegistry",
+    "ToolResult",
+    "TransferOption",
+    "TransferOptionType",
+    "WarmTransferHandoffOptionType",
+    "WarmTransferPrivateHandoffOption",
+    "WarmTransferPublicHandoffOption",
+    "find_function_tools",
+    "function_tool",
+    "is_function_tool",
+    "loopback_tool",
+]
+
+_DOORS = {
+    "BaseLLMClient": "clients",
+    "ChatChunk": "clients",
+    "ChatResponse": "clients",
+    "OpenAIClient": "clients",
+    "ToolCall": "clients",
+    "ToolResult": "clients",
+    "ContextManager": "context",
+    "BackgroundAgentNode": "nodes",
+    "BackgroundCrewNode": "nodes",
+    "BackgroundSwarmNode": "nodes",
+    "CrewNode": "nodes",
+    "DeterministicRouter": "nodes",
+    "Node": "nodes",
+    "OutputAgentNode": "nodes",
+    "OutputCrewNode": "nodes",
+    "OutputSwarmNode": "nodes",
+    "SubAgent": "nodes",
+    "SwarmNode": "nodes",
+    "AtomsApp": "server",
+    "AtomsCrewApp": "server",
+    "AtomsSwarmApp": "server",
+    "AgentSession": "session",
+    "CrewSession": "session",
+    "SwarmSession": "session",
+    "FunctionSchema": "tools",
+    "FunctionToolInfo": "tools",
+    "ToolRegistry": "tools",
+    "find_function_tools": "tools",
+    "function_tool": "tools",
+    "is_function_tool": "tools",
+    "loopback_tool": "tools",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each name from the module that has it, when asked for; events are most of them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_DOORS.get(name, 'events')}"), name)
