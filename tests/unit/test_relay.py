@@ -226,8 +226,10 @@ def test_a_key_is_a_key() -> None:
 
 @pytest.mark.parametrize("took", [460, 460.0, "460"])
 def test_an_interruption_says_what_was_heard_and_how_long_it_took(took: object) -> None:
+    relay = open_relay()
+    relay.send(ResponseChunk(text="Life is a complex set of"))
     [interrupt] = received(
-        open_relay(),
+        relay,
         type="interrupt",
         utteranceUntilInterrupt="Life is a",
         durationUntilInterruptMs=took,
@@ -237,16 +239,42 @@ def test_an_interruption_says_what_was_heard_and_how_long_it_took(took: object) 
     assert interrupt.metadata == {"duration_ms": 460}
 
 
+def interrupted(relay: Relay, heard: str | None = None) -> str | None:
+    frame = {} if heard is None else {"utteranceUntilInterrupt": heard}
+    [interrupt] = received(relay, type="interrupt", durationUntilInterruptMs="", **frame)
+    assert isinstance(interrupt, UserInterrupt)
+    assert interrupt.metadata is None
+    return interrupt.heard
+
+
 def test_an_interruption_that_does_not_say_what_was_heard_is_one_too() -> None:
-    [interrupt] = received(open_relay(), type="interrupt", durationUntilInterruptMs="")
-    assert isinstance(interrupt, UserInterrupt)
-    assert (interrupt.heard, interrupt.metadata) == (None, None)
+    relay = open_relay()
+    relay.send(AgentSpeak(text="Hello"))
+    assert interrupted(relay) is None
 
 
-def test_an_interruption_before_the_first_word_heard_nothing() -> None:
-    [interrupt] = received(open_relay(), type="interrupt", utteranceUntilInterrupt="")
-    assert isinstance(interrupt, UserInterrupt)
-    assert interrupt.heard == ""
+def test_an_interruption_before_the_first_word_heard_nothing_of_it() -> None:
+    relay = open_relay()
+    relay.send(AgentSpeak(text="Hello"))
+    assert interrupted(relay, "") == ""
+
+
+def test_what_was_heard_is_not_said_of_an_answer_that_was_not_being_spoken() -> None:
+    relay = open_relay()
+    assert interrupted(relay, "a greeting of the carrier's") is None
+    relay.send(ResponseChunk(text="Hello"))
+    relay.send(ResponseEnd())
+    assert interrupted(relay, "He") == "He"
+    assert interrupted(relay, "") is None
+    relay.send(AgentSpeak(text="Music:"))
+    relay.send(PlayAudio(source="https://a/b.mp3"))
+    assert interrupted(relay, "") is None
+
+
+def test_what_was_heard_of_our_greeting_that_the_carrier_spoke_is_said() -> None:
+    relay = Relay(greeted=True)
+    relay.receive(json.dumps(TWILIO))
+    assert interrupted(relay, "Welc") == "Welc"
 
 
 def test_an_error_of_the_carrier_is_a_warning() -> None:

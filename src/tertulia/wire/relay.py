@@ -65,22 +65,25 @@ class Relay:
     """One call. `receive` makes events of the carrier's frames, `send` frames of events.
 
     After an error everything is as it was before. `call` is the frame that opened the call, None
-    until then; `ended` says that the carrier was told to go on without us.
+    until then; `ended` says that the carrier was told to go on without us. `greeted` says that
+    the carrier speaks a greeting of ours by itself.
     """
 
-    def __init__(self, limit: int = MAX_FRAME) -> None:
+    def __init__(self, limit: int = MAX_FRAME, *, greeted: bool = False) -> None:
         self.limit = limit
         self.call: SetupFrame | None = None
         self.ended = False
         self._hearing = False
         self._speaking = False
+        self._told = greeted
 
     def receive(self, data: bytes | str) -> list[LiveEvent]:
         """The events in a frame of the carrier.
 
         A setup gives `SystemInit` and `UserJoined`; what the caller said gives `TranscriptUpdate`
         and `LLMRequest`, with `UserStartedSpeaking` and `UserStoppedSpeaking` around where the
-        carrier sends parts of it; a key gives `UserPressedKey`, an interruption `UserInterrupt`.
+        carrier sends parts of it; a key gives `UserPressedKey`, an interruption `UserInterrupt`,
+        which says what was heard where that was something that the agent said, not a recording.
         An error of the carrier gives `AgentErrorEvent`, a warning with the code
         ``carrier_error``. Raises InvalidFrame.
         """
@@ -93,8 +96,8 @@ class Relay:
             case DtmfFrame():
                 return [UserPressedKey(digit=frame.digit)]
             case InterruptFrame():
-                interrupt = _interrupted(frame)
-                self._speaking = False
+                interrupt = _interrupted(frame, self._told)
+                self._speaking = self._told = False
                 return [interrupt]
             case ErrorFrame():
                 return [_failed(frame)]
@@ -113,6 +116,9 @@ class Relay:
         text = encode(frame)
         if isinstance(frame, TextFrame):
             self._speaking = not frame.last
+            self._told = True
+        elif isinstance(frame, PlayFrame):
+            self._told = False
         self.ended = isinstance(frame, EndFrame)
         return text
 
@@ -209,10 +215,10 @@ def _caller(frame: SetupFrame, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _interrupted(frame: InterruptFrame) -> UserInterrupt:
+def _interrupted(frame: InterruptFrame, told: bool) -> UserInterrupt:
     took = frame.duration_until_interrupt_ms
     metadata = None if took is None or took == "" else {"duration_ms": _milliseconds(took)}
-    return UserInterrupt(heard=frame.utterance_until_interrupt, metadata=metadata)
+    return UserInterrupt(heard=frame.utterance_until_interrupt if told else None, metadata=metadata)
 
 
 def _milliseconds(given: float | str) -> float:
