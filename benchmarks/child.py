@@ -28,6 +28,11 @@ WORKLOADS = {
     "agent_tokens": "benchmarks.agent_turns:tokens",
     "agent_syncs": "benchmarks.agent_sessions:syncs",
     "agent_sessions": "benchmarks.agent_sessions:sessions",
+    "live_graph": "benchmarks.live_chains:events",
+    "live_echo": "benchmarks.live_load:echo",
+    "live_idle": "benchmarks.live_load:idle",
+    "live_churn": "benchmarks.live_load:churn",
+    "live_interrupts": "benchmarks.live_load:interrupts",
 }
 
 

@@ -15,7 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import agents, append, concurrent, flat, importtime, media, reads, results
+from benchmarks import (
+    agents,
+    append,
+    concurrent,
+    flat,
+    importtime,
+    live_graph,
+    live_socket,
+    media,
+    reads,
+    results,
+)
 from benchmarks.figures import Figure, table
 from benchmarks.measure import Bench, Plan
 
@@ -25,6 +36,8 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "flat": flat.measure,
     "reads": reads.measure,
     "agents": agents.measure,
+    "live_graph": live_graph.measure,
+    "live_socket": live_socket.measure,
 }
 SYNC_DECIDES = {"append", "concurrent", "agents"}
 NAMES = (*ON_MEDIA, "importtime")

@@ -1,0 +1,238 @@
+"""What the loading process does to the servers: echoes, idle sessions, connects, interrupts."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+from benchmarks.child import Opened
+from benchmarks.live_client import (
+    CONNECTING,
+    ECHO,
+    Connection,
+    Echoing,
+    Listening,
+    connect,
+    connected,
+)
+from benchmarks.live_servers import Doing, Served, Server
+from benchmarks.workloads import Options, Result, milliseconds
+
+WARM_UP = 0.3
+SETTLE_LIMIT = 30.0
+
+clock = time.perf_counter
+
+
+@asynccontextmanager
+async def running(served: object, doing: Doing, folder: Path) -> AsyncIterator[Server]:
+    """One server, for a while."""
+    server = await cast("Served", served).start(doing, folder)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+# -- echoes
+
+
+class Echoed:
+    """One server, and how quick its echoes were."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.rates: list[float] = []
+        self.taken: list[float] = []
+        self.server_cpu: list[float] = []
+        self.client_cpu: list[float] = []
+
+    async def round(self, connections: int, seconds: float) -> None:
+        """Closed loop: one message under way on each connection."""
+        async with connected(self.server.port, Echoing, connections) as clients:
+            for client in clients:
+                client.begin()
+            await asyncio.sleep(WARM_UP)
+            for client in clients:
+                client.taken.clear()
+            started, theirs, mine = clock(), self.server.cpu(), time.process_time()
+            await asyncio.sleep(seconds)
+            elapsed = clock() - started
+            counted = sum(len(client.taken) for client in clients)
+            self.server_cpu.append((self.server.cpu() - theirs) / counted * 1e6)
+            self.client_cpu.append((time.process_time() - mine) / elapsed)
+            self.rates.append(counted / elapsed)
+            for each in await asyncio.gather(*(client.end() for client in clients)):
+                self.taken += each
+
+    def result(self) -> Result:
+        return {
+            "value": statistics.median(self.rates),
+            **milliseconds(self.taken),
+            "cpu_us": statistics.median(self.server_cpu),
+            "client_busy": statistics.median(self.client_cpu),
+        }
+
+
+async def echo(systems: Opened, options: Options) -> list[Result]:
+    """All servers at once, in turns; who waits takes no processor."""
+    found: list[Echoed] = []
+    try:
+        for system, folder in systems:
+            found.append(Echoed(await cast("Served", system).start("echo", folder)))
+        for number in range(options["rounds"]):
+            for place in range(len(found)):
+                each = found[(number + place) % len(found)]
+                await each.round(options["connections"], options["seconds"])
+    finally:
+        for each in found:
+            await each.server.stop()
+    return [each.result() for each in found]
+
+
+# -- idle sessions
+
+
+async def idle(systems: Opened, options: Options) -> list[Result]:
+    """The memory of a server for each connection that says nothing, in KB."""
+    found: list[Result] = []
+    for system, folder in systems:
+        async with running(system, "echo", folder) as server:
+            async with connected(server.port, Connection, 20):
+                pass
+            await asyncio.sleep(options["settle"])
+            before = server.resident()
+            async with connected(server.port, Connection, options["connections"]) as clients:
+                await asyncio.sleep(options["settle"])
+                each = (server.resident() - before) / len(clients) / 1024
+        found.append({"value": each, "base_mb": before / 1024 / 1024})
+    return found
+
+
+# -- connects and disconnects
+
+
+class Once(Connection):
+    """Waits for one echo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = asyncio.get_running_loop().create_future()
+
+    def came(self, message: bytes) -> None:
+        if not self.back.done():
+            self.back.set_result(message)
+
+
+async def come_and_go(port: int, count: int, *, lose_each: int) -> None:
+    """Connect, say something, go: with a goodbye, but for one in so many."""
+    numbers = iter(range(1, count + 1))
+
+    async def some() -> None:
+        for number in numbers:
+            client = await connect(port, Once)
+            client.send(ECHO)
+            await asyncio.wait_for(client.back, 30)
+            await (client.drop() if number % lose_each == 0 else client.close())
+
+    await asyncio.gather(*(some() for _ in range(CONNECTING)))
+
+
+async def churn(systems: Opened, options: Options) -> list[Result]:
+    """What is left after many connections came and went."""
+    return [await _churn(cast("Served", system), folder, options) for system, folder in systems]
+
+
+async def _churn(served: Served, folder: Path, options: Options) -> Result:
+    doing: Doing = "brief" if "brief" in served.does else "echo"
+    async with running(served, doing, folder) as server:
+        await come_and_go(server.port, options["warm_up"], lose_each=options["lose_each"])
+        before = await _settled(server, None)
+        started = clock()
+        await come_and_go(server.port, options["connects"], lose_each=options["lose_each"])
+        elapsed = clock() - started
+        after = await _settled(server, before)
+    left = {f"left_{name}": after[name] - before[name] for name in after if name != "resident"}
+    growth = 100 * (after["resident"] - before["resident"]) / before["resident"]
+    base = before["resident"] / 1024 / 1024
+    return {"value": growth, "base_mb": base, "per_second": options["connects"] / elapsed, **left}
+
+
+async def _settled(server: Server, before: dict[str, int] | None) -> dict[str, int]:
+    """What it holds once nothing more is let go, or nothing more than before is held."""
+    deadline = clock() + SETTLE_LIMIT
+    last = await server.holds()
+    while clock() < deadline:
+        await asyncio.sleep(2)
+        now = await server.holds()
+        counted = [name for name in now if name != "resident"]
+        if before is None and all(now[name] >= last[name] for name in counted):
+            return now
+        if before is not None and all(now[name] <= before[name] for name in counted):
+            return now
+        last = now
+    return last
+
+
+# -- interrupts
+
+
+async def interrupts(systems: Opened, options: Options) -> list[Result]:
+    """How long text goes on after an interrupt, while all sessions speak."""
+    return [await _interrupts(system, folder, options) for system, folder in systems]
+
+
+async def _interrupts(system: object, folder: Path, options: Options) -> Result:
+    async with (
+        running(system, "speak", folder) as server,
+        connected(server.port, Listening, options["connections"]) as clients,
+    ):
+        for client in clients:
+            client.ask()
+        await _all_speak(clients)
+        await asyncio.sleep(options["settle"])
+        words, started = sum(client.chunks for client in clients), clock()
+        one_by_one = await _one_by_one(clients, options)
+        words = sum(client.chunks for client in clients) - words
+        rate = words / (clock() - started)
+        await _all_speak(clients)
+        together = await asyncio.gather(*(client.interrupt(options["quiet"]) for client in clients))
+    last, end = milliseconds([a for a, _ in one_by_one]), [b for _, b in one_by_one]
+    return {
+        "value": last["max_ms"],
+        "turns": len(one_by_one),
+        **last,
+        "end_p99_ms": milliseconds(end)["p99_ms"],
+        "end_max_ms": milliseconds(end)["max_ms"],
+        "together_max_ms": milliseconds([a for a, _ in together])["max_ms"],
+        "together_end_max_ms": milliseconds([b for _, b in together])["max_ms"],
+        "words_per_second": rate,
+    }
+
+
+async def _all_speak(clients: Sequence[Listening]) -> None:
+    """Wait until a new chunk has come to each."""
+    before = [client.chunks for client in clients]
+    async with asyncio.timeout(SETTLE_LIMIT):
+        while any(c.chunks == had for c, had in zip(clients, before, strict=True)):
+            await asyncio.sleep(0.02)
+
+
+async def _one_by_one(clients: list[Listening], options: Options) -> list[tuple[float, float]]:
+    """One interrupt after the other, a short time apart; who was interrupted asks again."""
+
+    async def one(client: Listening) -> tuple[float, float]:
+        found = await client.interrupt(options["quiet"])
+        client.ask()
+        return found
+
+    tasks: list[asyncio.Task[tuple[float, float]]] = []
+    for number in range(options["interrupts"]):
+        tasks.append(asyncio.create_task(one(clients[number % len(clients)])))
+        await asyncio.sleep(options["apart"])
+    return await asyncio.gather(*tasks)
