@@ -1,0 +1,150 @@
+"""What a client sent and may have to send again, in the order it was sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tertulia.client.asking import Answer
+from tertulia.errors import LiveError
+from tertulia.wire.events import (
+    AgentErrorEvent,
+    LiveEvent,
+    LLMRequest,
+    ResponseChunk,
+    ResponseEnd,
+    ResponseStart,
+    UserInterrupt,
+    UserStartedSpeaking,
+    UserStoppedSpeaking,
+)
+
+SIZE = 1_000
+"""How many events are kept for sending them again; of more the oldest is forgotten, because the
+server took it long ago: it holds fewer itself before it lets a client wait."""
+OWN_IDS = 4_096
+"""How many ids of what was sent are remembered, to tell apart what the server repeats of it."""
+
+_MOMENTS = (UserStartedSpeaking, UserStoppedSpeaking)
+_NONE: Any = object()
+
+
+class Sent:
+    """One event that was sent; for a request also the answer it got, and who waits for that."""
+
+    __slots__ = ("answer", "answer_to", "event", "repeated")
+
+    def __init__(self, event: LiveEvent, answer_to: Answer | None = None) -> None:
+        self.event = event
+        self.answer_to = answer_to
+        self.answer: str | None = _NONE
+        self.repeated = False
+        """It was sent again, and no answer was heard of since."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is a request."""
+        return isinstance(self.event, LLMRequest)
+
+
+class Outbox:
+    """Keeps what was sent until the server is known to have it, and requests until the answer."""
+
+    def __init__(self) -> None:
+        self._sent: list[Sent] = []
+        self._own: dict[str, None] = {}
+        self._answers: dict[str | None, Sent] = {}
+        """The requests whose answers are being given, by the id of the answer."""
+
+    def add(self, event: LiveEvent, answer_to: Answer | None = None) -> Sent:
+        """Keep an event that is being sent; marks of a moment are not worth a second time."""
+        sent = Sent(event, answer_to)
+        if isinstance(event, _MOMENTS):
+            return sent
+        if len(self._sent) >= SIZE:
+            self._drop(self._sent.pop(0))
+        self._sent.append(sent)
+        if event.id is not None:
+            if len(self._own) >= OWN_IDS:
+                del self._own[next(iter(self._own))]
+            self._own[event.id] = None
+        return sent
+
+    def is_own(self, event: LiveEvent) -> bool:
+        """Whether an event that came was sent by this client."""
+        return event.id is not None and event.id in self._own
+
+    def confirm(self, event_id: str | None) -> None:
+        """The server has this event, and all before it; requests wait for their answer."""
+        places = [place for place, sent in enumerate(self._sent) if sent.event.id == event_id]
+        if event_id is not None and places:
+            before, after = self._sent[: places[0] + 1], self._sent[places[0] + 1 :]
+            self._sent = [sent for sent in before if sent.asks] + after
+
+    def again(self) -> list[LiveEvent]:
+        """What to send on another connection."""
+        for sent in self._sent:
+            sent.repeated = sent.asks
+        return [sent.event for sent in self._sent]
+
+    def begin(self, start: ResponseStart) -> Sent | None:
+        """The request that an answer is for: by its id, else the oldest without an answer.
+
+        Where none is without, it is the oldest that had to be sent again: its answer began anew.
+        """
+        known = start.request_id
+        asked = [sent for sent in self._sent if sent.asks]
+        found = (
+            (self._answers.get(known) if known is not None else None)
+            or next((sent for sent in asked if known and sent.event.id == known), None)
+            or next((sent for sent in asked if sent.answer is _NONE), None)
+            or next((sent for sent in asked if sent.repeated), None)
+        )
+        if found is not None:
+            self._drop(found)
+            found.answer, found.repeated = known, False
+            self._answers[known] = found
+        return found
+
+    def end(self, event: ResponseEnd) -> Sent | None:
+        """The answer has ended: its request, all before it, and what interrupted it are done."""
+        found = self._answers.pop(event.request_id, None)
+        if found is None or found not in self._sent:
+            return found
+        place = self._sent.index(found)
+        before, after = self._sent[:place], self._sent[place + 1 :]
+        while after and isinstance(after[0].event, UserInterrupt):
+            del after[0]
+        self._sent = [sent for sent in before if sent.asks] + after
+        return found
+
+    def _drop(self, sent: Sent) -> None:
+        """The answer that it has is no longer for it."""
+        if self._answers.get(sent.answer) is sent:
+            del self._answers[sent.answer]
+
+    def hear(self, event: LiveEvent) -> None:
+        """Hand what belongs to an answer to whoever waits for it."""
+        if isinstance(event, ResponseStart):
+            sent = self.begin(event)
+        elif isinstance(event, ResponseChunk):
+            sent = self._answers.get(event.request_id)
+        elif isinstance(event, ResponseEnd):
+            sent = self.end(event)
+        elif isinstance(event, AgentErrorEvent) and event.severity == "fatal":
+            sent = next((sent for sent in self._sent if sent.answer_to is not None), None)
+        else:
+            return
+        if sent is not None and sent.answer_to is not None:
+            sent.answer_to.take(event)
+
+    def forget(self, answer: Answer) -> None:
+        """Nobody waits for this answer any more."""
+        for sent in self._sent:
+            if sent.answer_to is answer:
+                sent.answer_to = None
+
+    def fail(self, error: LiveError) -> None:
+        """No answer will come."""
+        for sent in self._sent:
+            if sent.answer_to is not None:
+                sent.answer_to.fail(error)
