@@ -57,6 +57,10 @@ RETENTION_SET: Final = "retention.set"
 HOLD_SET: Final = "hold.set"
 HOLD_RELEASED: Final = "hold.released"
 USAGE: Final = "usage"
+LIVE_CONNECTED: Final = "live.connected"
+LIVE_DISCONNECTED: Final = "live.disconnected"
+LIVE_RECEIVED: Final = "live.received"
+LIVE_SENT: Final = "live.sent"
 
 EVENT_TYPES: dict[str, str] = {
     MESSAGE_ADDED: "a message became part of the conversation",
@@ -95,6 +99,10 @@ EVENT_TYPES: dict[str, str] = {
     HOLD_SET: "a legal hold was set",
     HOLD_RELEASED: "a legal hold was released",
     USAGE: "what a model call consumed",
+    LIVE_CONNECTED: "a client connected to the live session, or came back to it",
+    LIVE_DISCONNECTED: "the client of the live session left, or was lost",
+    LIVE_RECEIVED: "the client said something that is no message, or not yet: a turn runs",
+    LIVE_SENT: "the client was told something that is no message, or not yet: a turn runs",
 }
 
 

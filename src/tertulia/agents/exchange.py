@@ -32,6 +32,7 @@ class Exchange:
         self._lock = threading.Lock()
         self._events: deque[StreamEvent] = deque()
         self._got: list[str] = []
+        self._kept: str | None = None
         self._cut = False
         self._filled: Outcome[None] | None = None
         self._freed: Outcome[None] | None = None
@@ -100,7 +101,7 @@ class Exchange:
         with self._lock:
             self._cut = True
             self._events.clear()
-            return "".join(self._got)
+            return "".join(self._got) if self._kept is None else self._kept
 
     def fail(self, error: BaseException) -> None:
         """The end: an ``error`` event for the consumer, then the error."""
@@ -144,6 +145,11 @@ class Exchange:
         if bell is not None:
             bell.set_result(None)
         return event
+
+    def keep(self, text: str) -> None:
+        """What the consumer's own consumer got, where it got less."""
+        with self._lock:
+            self._kept = text
 
     def stop(self, reason: str) -> None:
         """Ask the driver to stop; from any thread, also from a finalizer."""

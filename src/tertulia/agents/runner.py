@@ -111,8 +111,10 @@ class Runner(ABC):
         options: Mapping[str, Any],
         *,
         floor: bool = False,
+        resuming: bool | None = None,
     ) -> Plan:
-        """A turn as it was asked for; without a request it goes on with the open one."""
+        """A turn as it was asked for; without a request it goes on with the open one, unless
+        `resuming` is False: then it answers what the session holds."""
         unknown = sorted(name for name in options if name not in _OPTIONS)
         if unknown:
             raise InvalidInput(f"unknown options {unknown}; there are {', '.join(_OPTIONS)}")
@@ -128,8 +130,19 @@ class Runner(ABC):
             asked=_asked(session, message, options, None if floor else self.name),
             cast=self._cast(session, message, _options(options)),
             by_floor=floor,
-            resuming=request is None,
+            resuming=request is None if resuming is None else resuming,
         )
+
+
+def answer(runner: Runner, session: Session, **options: Any) -> AsyncStream:
+    """One turn, by whoever has the floor, that answers what the session holds already."""
+    plan = runner._plan(session, None, options, floor=True, resuming=False)  # pyright: ignore[reportPrivateUsage]
+    return AsyncStream(plan)
+
+
+def go_on(runner: Runner, session: Session) -> AsyncStream:
+    """The turn that a process left open which died, as it goes on."""
+    return AsyncStream(runner._plan(session, None, {}, floor=True))  # pyright: ignore[reportPrivateUsage]
 
 
 def _asked(

@@ -68,6 +68,11 @@ class _Consumer:
             raise UsageError("the stream has not ended; iterate over all of it first")
         return self._exchange.outcome.result()
 
+    def keep(self, text: str) -> None:
+        """Say what a person really got of the text since the last tool call: an interrupted turn
+        keeps that, instead of all that was taken from the stream."""
+        self._exchange.keep(text)
+
     def _stop(self, reason: str) -> None:
         self._stopped = True
         if self._started and not self._exchange.outcome.done:

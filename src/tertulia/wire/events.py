@@ -203,10 +203,14 @@ class ResponseChunk(AgentEvent, type="agent.llm.response.chunk"):
 
 
 class ResponseEnd(AgentEvent, type="agent.llm.response.end"):
-    """The answer is complete, or was interrupted. ``seq`` is that of its message in the log."""
+    """The answer is complete, or was interrupted; ``discarded``: it is no part of the history.
+
+    ``seq`` is where it ended in the log.
+    """
 
     request_id: str | None = None
     interrupted: bool = False
+    discarded: bool = False
 
 
 class AgentInterrupt(AgentEvent, type="agent.control.interrupt"):

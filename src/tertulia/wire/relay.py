@@ -59,23 +59,24 @@ from tertulia.wire.frames import MAX_FRAME
 
 PREFIX: Final = "call-"
 """With what the session id of a call begins; the carrier's id of the call follows."""
+BY_CARRIER: Final = {"spoken_by": "carrier"}
+"""The metadata of an `AgentSpeak` that the carrier speaks by itself: its greeting."""
 
 
 class Relay:
     """One call. `receive` makes events of the carrier's frames, `send` frames of events.
 
     After an error everything is as it was before. `call` is the frame that opened the call, None
-    until then; `ended` says that the carrier was told to go on without us. `greeted` says that
-    the carrier speaks a greeting of ours by itself.
+    until then; `ended` says that the carrier was told to go on without us.
     """
 
-    def __init__(self, limit: int = MAX_FRAME, *, greeted: bool = False) -> None:
+    def __init__(self, limit: int = MAX_FRAME) -> None:
         self.limit = limit
         self.call: SetupFrame | None = None
         self.ended = False
         self._hearing = False
         self._speaking = False
-        self._told = greeted
+        self._told = False
 
     def receive(self, data: bytes | str) -> list[LiveEvent]:
         """The events in a frame of the carrier.
@@ -109,6 +110,9 @@ class Relay:
         text, and not after an interruption. Raises InvalidFrame for what cannot be sent.
         """
         if self.ended:
+            return None
+        if isinstance(event, AgentSpeak) and event.metadata == BY_CARRIER:
+            self._told = True
             return None
         frame = self._frame(event)
         if frame is None:

@@ -1,0 +1,9 @@
+"""Live sessions: an event graph for each connection, on the durable session of the same id."""
+
+from __future__ import annotations
+
+from tertulia.live.nodes import BackgroundNode, Node
+from tertulia.live.output import AgentNode, OutputNode
+from tertulia.live.session import AgentSession, Settings
+
+__all__ = ["AgentNode", "AgentSession", "BackgroundNode", "Node", "OutputNode", "Settings"]

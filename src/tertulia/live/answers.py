@@ -1,0 +1,112 @@
+"""The answers that are being given in a live session, as far as the client got them."""
+
+from __future__ import annotations
+
+from tertulia.wire.events import LiveEvent, ResponseChunk, ResponseEnd, ResponseStart, fill
+
+MOST = 100
+"""Answers that may be under way at once; of more, the oldest are forgotten."""
+
+
+class Answer:
+    """One answer on its way: all its text so far, and how much of it the client got."""
+
+    __slots__ = ("_parts", "delivered", "ended", "heard", "length", "request_id", "settled")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self._parts: list[str] = []
+        self.length = 0
+        self.delivered = 0
+        """Characters that were written to the client's connection."""
+        self.heard: str | None = None
+        """What the client says that was heard of it, where it says so."""
+        self.ended = False
+        self.settled = 0
+        """Characters that are in the log already, as part of earlier messages."""
+
+    @property
+    def of_turn(self) -> bool:
+        """Whether an agent gives it in a turn, which has its own place in the log."""
+        return self.request_id.startswith("turn-")
+
+    @property
+    def text(self) -> str:
+        """All of it so far."""
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+    def add(self, text: str) -> None:
+        """A piece more."""
+        self._parts.append(text)
+        self.length += len(text)
+
+    def got(self) -> str:
+        """What the client got of what is not in the log yet."""
+        if self.heard is not None:
+            return self.heard.removeprefix(self.text[: self.settled])
+        return self.text[self.settled : max(self.delivered, self.settled)]
+
+    def settle(self) -> None:
+        """What was said so far is in the log."""
+        self.settled = self.length
+
+
+class Answers:
+    """All answers that are being given, in the order in which they began."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Answer] = {}
+
+    @property
+    def running(self) -> list[Answer]:
+        """Those that have not ended."""
+        return list(self._running.values())
+
+    def find(self, request_id: str | None) -> Answer | None:
+        """The answer with an id; without one, the newest."""
+        if request_id is not None:
+            return self._running.get(request_id)
+        return next(reversed(self._running.values()), None)
+
+    def begin(self, request_id: str) -> Answer:
+        """A new answer."""
+        answer = self._running[request_id] = Answer(request_id)
+        if len(self._running) > MOST:
+            del self._running[next(iter(self._running))]
+        return answer
+
+    def end(self, request_id: str | None) -> Answer | None:
+        """An answer that is given, whole or in part."""
+        answer = self.find(request_id)
+        if answer is not None:
+            answer.ended = True
+            self._running.pop(answer.request_id, None)
+        return answer
+
+    def passed(self, event: LiveEvent) -> None:
+        """Take note of an event on its way to the client, before it goes out."""
+        if isinstance(event, ResponseChunk):
+            answer = self.find(event.request_id)
+            if answer is None:
+                return
+            if event.request_id is None:
+                fill(event, "request_id", answer.request_id)
+            if event.offset is None:
+                fill(event, "offset", answer.length)
+            answer.add(event.text)
+        elif isinstance(event, ResponseStart):
+            if event.request_id is None:
+                fill(event, "request_id", event.id)
+            if event.request_id is not None and event.request_id not in self._running:
+                self.begin(event.request_id)
+        elif isinstance(event, ResponseEnd):
+            self.end(event.request_id)
+
+    def delivered(self, event: LiveEvent) -> None:
+        """Take note of an event that was written to the client's connection."""
+        if isinstance(event, ResponseChunk) and event.request_id in self._running:
+            answer = self._running[event.request_id]
+            end = (event.offset or 0) + len(event.text)
+            answer.delivered = max(answer.delivered, end)

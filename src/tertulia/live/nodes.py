@@ -1,0 +1,275 @@
+"""Nodes of the event graph of a live session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
+
+from tertulia.errors import UsageError
+from tertulia.live.inbox import SIZE, Inbox, Overflow
+from tertulia.wire.events import LiveEvent, LLMRequest, Severity, UserInterrupt
+
+if TYPE_CHECKING:
+    from tertulia.live.session import AgentSession
+
+_log = logging.getLogger("tertulia.live")
+
+
+class Seen:
+    """Events that came to a place, for as long as anybody has them."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, ref[LiveEvent]] = {}
+
+    def __contains__(self, event: LiveEvent) -> bool:
+        return id(event) in self._known
+
+    def add(self, event: LiveEvent) -> None:
+        """Remember an event, until it is gone."""
+        known, number = self._known, id(event)
+        known[number] = ref(event, lambda _: known.pop(number, None))
+
+
+class Receiver(Protocol):
+    """Where a node sends its events: another node, or the sink."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+        ...
+
+    def offer(self, event: LiveEvent) -> bool:
+        """Take an event if there is a place for it; False where one has to wait."""
+        ...
+
+    async def queue_event(self, event: LiveEvent) -> None:
+        """Take an event as the overflow rule says."""
+        ...
+
+
+class Node:
+    """Takes events one at a time, in their order, and sends events on.
+
+    Override `process_event`; here it sends every event on as it is. An exception in it becomes
+    an `agent.error`, and the node goes on with the next event. An interruptible node is cancelled
+    in what it does when the user interrupts; what waits in its inbox stays there.
+
+    `inbox` is how many events may wait, and `overflow` what happens then: ``"wait"`` lets the
+    sender wait for up to 5 seconds, ``"drop_oldest"`` and ``"drop_newest"`` drop at once. What is
+    dropped is reported. Raises InvalidInput.
+    """
+
+    severity: Severity = "fatal"
+    """Of its exceptions."""
+
+    def __init__(
+        self,
+        name: str | None = None,
+        is_interruptible: bool = False,
+        *,
+        inbox: int = SIZE,
+        overflow: Overflow = "wait",
+    ) -> None:
+        self.name = type(self).__name__ if name is None else name
+        self.is_interruptible = is_interruptible
+        self._inbox: Inbox[LiveEvent] = Inbox(inbox, overflow)
+        self._session: AgentSession | None = None
+        self._children: tuple[Receiver, ...] = ()
+        self._parents: tuple[Any, ...] = ()
+        self._seen: Seen | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._current: LiveEvent | None = None
+        self._interrupted = False
+        self._reported = False
+
+    # -- what a node is made of
+
+    async def process_event(self, event: LiveEvent) -> None:
+        """Do something with an event; by default send it on."""
+        await self.send_event(event)
+
+    async def start(self) -> None:
+        """Called when the session starts, before the first event; `speak` and `send_event` work."""
+
+    async def stop(self) -> None:
+        """Called once when the session ends."""
+
+    # -- what it can use
+
+    @property
+    def session(self) -> AgentSession:
+        """The session that the node is part of. Raises UsageError before it was added to one."""
+        if self._session is None:
+            raise UsageError(f"node {self.name!r} is in no session yet; session.add_node(…) it")
+        return self._session
+
+    @property
+    def children(self) -> tuple[Receiver, ...]:
+        """Where its events go, in the order the edges were added."""
+        return self._children
+
+    @property
+    def parents(self) -> tuple[Any, ...]:
+        """The nodes whose events it gets."""
+        return self._parents
+
+    async def send_event(self, event: LiveEvent) -> None:
+        """Send an event to the children, in the order their edges were added."""
+        for child in self._children:
+            if not child.offer(event):
+                await child.queue_event(event)
+
+    async def queue_event(self, event: LiveEvent) -> None:
+        """Put an event into this node's inbox, as its overflow rule says."""
+        if self._twice(event) or await self._inbox.put(event):
+            return
+        await self._report_full()
+
+    def offer(self, event: LiveEvent) -> bool:
+        """Put an event into the inbox if there is a place for it."""
+        seen = self._seen
+        return self._inbox.offer(event) if seen is None else self._offer_once(event, seen)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    # -- what the session does with it
+
+    def link(
+        self,
+        session: AgentSession,
+        children: tuple[Receiver, ...],
+        parents: tuple[Any, ...],
+        *,
+        joins: bool,
+    ) -> None:
+        """Give the node its place in a graph that is locked; where paths join, an event that
+        comes by two of them is taken once."""
+        if self._session is not None and self._session is not session:
+            raise UsageError(
+                f"node {self.name!r} is part of another session; make a new one for each session"
+            )
+        self._session = session
+        self._children = children
+        self._parents = parents
+        self._seen = Seen() if joins else None
+
+    def run(self) -> asyncio.Task[None]:
+        """Start to work on the inbox."""
+        self._worker = asyncio.get_running_loop().create_task(self._work(), name=f"{self.name}")
+        return self._worker
+
+    async def finish(self) -> None:
+        """Stop to work, and call `stop`."""
+        worker, self._worker = self._worker, None
+        if worker is not None and worker is not asyncio.current_task():
+            worker.cancel()
+            await asyncio.wait([worker])
+        await self.stop()
+
+    def interrupt(self, event: UserInterrupt) -> list[LLMRequest]:
+        """Cancel what the node does, if it is interruptible, and hand it the event next.
+
+        Requests for answers that wait are pulled out; they are returned.
+        """
+        pulled: list[LiveEvent] = []
+        if self.is_interruptible:
+            pulled = self._inbox.pull(lambda waiting: isinstance(waiting, LLMRequest))
+            if self._current is not None and self._worker is not None and not self._interrupted:
+                self._interrupted = True
+                self._worker.cancel()
+        if self._seen is None:
+            self._seen = Seen()
+        self._seen.add(event)
+        self._inbox.push(event)
+        return [request for request in pulled if isinstance(request, LLMRequest)]
+
+    # -- inside
+
+    async def _work(self) -> None:
+        inbox = self._inbox
+        while True:
+            event = await inbox.take()
+            self._current = event
+            try:
+                await self.process_event(event)
+            except asyncio.CancelledError:
+                if not self._interrupted:
+                    raise
+                _uncancel()
+            except Exception as error:
+                await self._failed(error, "process_event")
+            finally:
+                self._current = None
+                self._interrupted = False
+
+    async def _failed(self, error: Exception, where: str) -> None:
+        """Tell of an exception; the node and its siblings go on."""
+        _log.error("%s.%s failed", self.name, where, exc_info=error)
+        kind = type(error).__name__
+        await self.session.report(
+            f"{kind} in {self.name}.{where}: {error}",
+            self.severity,
+            {"node_name": self.name, "error_class": kind},
+        )
+
+    async def _report_full(self) -> None:
+        if self._inbox.dropped == 1:
+            await self.session.report(
+                f"the inbox of node {self.name!r} is full ({self._inbox.size} events): it takes "
+                "too long; events for it are dropped",
+                "warning",
+                {"node_name": self.name, "code": "inbox_full"},
+            )
+
+    def _offer_once(self, event: LiveEvent, seen: Seen) -> bool:
+        if event in seen:
+            return True
+        if not self._inbox.offer(event):
+            return False
+        seen.add(event)
+        return True
+
+    def _twice(self, event: LiveEvent) -> bool:
+        """Whether the event came by another path already; from here on it has."""
+        seen = self._seen
+        if seen is None:
+            return False
+        if event in seen:
+            return True
+        seen.add(event)
+        return False
+
+
+class BackgroundNode(Node):
+    """Looks on: every event goes on at once, and `process_event` gets it beside the flow.
+
+    Its exceptions are warnings.
+    """
+
+    severity: Severity = "warning"
+
+    async def process_event(self, event: LiveEvent) -> None:
+        """Do something with an event, which has been sent on already."""
+
+    def offer(self, event: LiveEvent) -> bool:
+        """Never at once: an event goes on to the children first."""
+        return False
+
+    async def queue_event(self, event: LiveEvent) -> None:
+        """Send an event on, and put it into the inbox; where that is full, it is dropped."""
+        if not self._twice(event):
+            await self.send_event(event)
+            if not self._inbox.offer(event):
+                self._inbox.dropped += 1
+                await self._report_full()
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

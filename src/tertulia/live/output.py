@@ -1,0 +1,280 @@
+"""Nodes that answer: OutputNode by your own code, AgentNode by an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+from uuid import uuid4
+
+from tertulia.agents.response import StreamEvent
+from tertulia.agents.runner import Runner, answer, go_on
+from tertulia.agents.streaming import AsyncStream
+from tertulia.errors import AgentError, InvalidInput, TurnInterrupted
+from tertulia.live.answers import Answer
+from tertulia.live.inbox import SIZE, Overflow
+from tertulia.live.nodes import Node
+from tertulia.live.replay import end_of, request_id_of
+from tertulia.live.scribe import Said
+from tertulia.messages import Message
+from tertulia.wire.events import (
+    AgentSpeak,
+    LiveEvent,
+    LLMRequest,
+    ResponseChunk,
+    ResponseEnd,
+    ResponseStart,
+    TranscriptUpdate,
+    UserInterrupt,
+    UserJoined,
+)
+
+
+class Answering(Node):
+    """What nodes that answer share: one answer at a time, at each `system.llm.request`.
+
+    Every other event goes to `on_event` and then on to the children.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        is_interruptible: bool = True,
+        *,
+        inbox: int = SIZE,
+        overflow: Overflow = "wait",
+    ) -> None:
+        super().__init__(name, is_interruptible, inbox=inbox, overflow=overflow)
+        self._request_id: str | None = None
+
+    async def process_event(self, event: LiveEvent) -> None:
+        """Answer a request; hand everything else to `on_event`, and send it on."""
+        if isinstance(event, LLMRequest):
+            if not self.session.handed_off:
+                await self._answer(event)
+        else:
+            await self.on_event(event)
+        await self.send_event(event)
+
+    async def on_event(self, event: LiveEvent) -> None:
+        """Called with every event but requests for an answer."""
+
+    async def speak(self, text: str) -> None:
+        """Say a text, whole; it becomes a message of the conversation."""
+        await self.send_event(AgentSpeak(text=text))
+
+    def interrupt(self, event: UserInterrupt) -> list[LLMRequest]:
+        """Cut the answer that is being given, and those that were asked for and wait."""
+        if self.is_interruptible and self._request_id is not None:
+            given = self.session.answers.find(self._request_id)
+            if given is not None:
+                given.heard = event.heard
+                self.before_cut(given)
+            self.session.cut(self._request_id)
+        pulled = super().interrupt(event)
+        for _ in pulled:
+            request_id = uuid4().hex
+            for told in (ResponseStart, ResponseEnd):
+                self._offer_out(told, request_id)
+        return pulled
+
+    def before_cut(self, given: Answer) -> None:
+        """Called when an answer is about to be cut, before anything is cancelled."""
+
+    @abstractmethod
+    async def _answer(self, request: LLMRequest) -> None:
+        """Give one answer."""
+
+    def _offer_out(self, kind: type[ResponseStart | ResponseEnd], request_id: str) -> None:
+        """An answer that was asked for and is not given ends before it began."""
+        told = (
+            ResponseEnd(request_id=request_id, interrupted=True)
+            if kind is ResponseEnd
+            else ResponseStart(request_id=request_id)
+        )
+        for child in self.children:
+            child.offer(told)
+
+
+class OutputNode(Answering):
+    """Answers with what your `generate_response` yields.
+
+    Its pieces are streamed to the client, and the whole becomes a message of the conversation;
+    of an answer that was interrupted, what the client got.
+    """
+
+    @abstractmethod
+    def generate_response(self, messages: list[Message]) -> AsyncIterator[str]:
+        """Yield the pieces of an answer to the messages of the conversation.
+
+        It may be written without the parameter.
+        """
+        ...
+
+    async def _answer(self, request: LLMRequest) -> None:
+        request_id = self._request_id = uuid4().hex
+        await self.send_event(ResponseStart(request_id=request_id))
+        interrupted = True
+        try:
+            async with aclosing(await self._pieces(request)) as pieces:
+                async for piece in pieces:
+                    if not isinstance(piece, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                        raise InvalidInput(
+                            f"generate_response yielded {piece!r}; it yields pieces of text"
+                        )
+                    if piece:
+                        await self.send_event(ResponseChunk(text=piece, request_id=request_id))
+            interrupted = False
+        except Exception as error:
+            await self._failed(error, "generate_response")
+        finally:
+            self._request_id = None
+            await self.send_event(ResponseEnd(request_id=request_id, interrupted=interrupted))
+
+    async def _pieces(self, request: LLMRequest) -> Any:
+        generate = cast("Any", self.generate_response)
+        if not inspect.signature(generate).parameters:
+            return generate()
+        return generate(await self.session.conversation.history())
+
+
+class AgentNode(Answering):
+    """Answers with turns of an agent on the conversation of the session, and streams them.
+
+    `agent` is an Agent or an AgentRouter; handoffs stay in force from one answer to the next.
+    `greeting` is said when the user joins a conversation that is new. After a restart of the
+    server, an answer that was being given goes on.
+    """
+
+    def __init__(
+        self,
+        agent: Runner,
+        name: str | None = None,
+        *,
+        greeting: str | None = None,
+        is_interruptible: bool = True,
+        inbox: int = SIZE,
+        **options: Any,
+    ) -> None:
+        if not isinstance(agent, Runner):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"AgentNode needs an Agent or an AgentRouter, not {agent!r}")
+        super().__init__(name or agent.name, is_interruptible, inbox=inbox)
+        self.agent = agent
+        self._greeting = greeting
+        self._options = options
+        self._stream: AsyncStream | None = None
+        self._left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
+
+    async def on_event(self, event: LiveEvent) -> None:
+        """Greet."""
+        if not isinstance(event, UserJoined) or self._greeting is None:
+            return
+        if not await self.session.conversation.history(limit=1):
+            await self.speak(self._greeting)
+
+    async def start(self) -> None:
+        """Take up the turn that a process left open which died."""
+        conversation = self.session.conversation
+        row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
+        if not self.session.resumed or row is None or row.open_turn is None or row.suspended:
+            return
+        stream = go_on(self.agent, conversation)
+        try:
+            first = await anext(stream)
+        except AgentError as error:
+            await self._failed(error, "start")
+            return
+        request = LLMRequest()
+        self._left = request, stream, first
+        self._inbox.push(request)
+
+    def before_cut(self, given: Answer) -> None:
+        """The history keeps what the user got of the answer."""
+        if self._stream is not None:
+            self._stream.keep(given.got())
+
+    async def process_event(self, event: LiveEvent) -> None:
+        """As every node that answers; first, go on with what was left."""
+        left = self._left
+        if left is not None and event is left[0]:
+            self._left = None
+            await self._give(left[1], left[2])
+            return
+        await super().process_event(event)
+
+    async def _answer(self, request: LLMRequest) -> None:
+        await self._take_in(request)
+        await self.session.scribe.settle()
+        await self._give(answer(self.agent, self.session.conversation, **self._options))
+
+    async def _take_in(self, request: LLMRequest) -> None:
+        """What the user said, where the client tells it with its request only."""
+        told = [m for m in request.messages or () if m.get("role") == "user"]
+        said = told[-1].get("content") if told else None
+        if not isinstance(said, str) or not said.strip():
+            return
+        newest = await self.session.conversation.history(limit=1)
+        if not newest or newest[-1].role != "user" or newest[-1].text != said:
+            event = TranscriptUpdate(role="user", content=said)
+            self.session.stamp(event, "in")
+            message = Message.user(said, metadata={"live": {"id": event.id}})
+            await self.session.scribe.write([Said(event, message)], "in")
+
+    async def _give(self, stream: AsyncStream, first: StreamEvent | None = None) -> None:
+        """Send a turn to the client as it happens."""
+        self._stream = stream
+        turn: int | None = None
+        failed: AgentError | None = None
+        try:
+            async with stream:
+                if first is not None:
+                    turn = first.turn
+                    await self._begin(turn)
+                async for event in stream:
+                    if event.type == "turn_started":
+                        turn = event.turn
+                        await self._begin(turn)
+                    else:
+                        await self._send(event)
+        except TurnInterrupted:
+            pass  # somebody asked the turn to stop; how it ended is in the log
+        except AgentError as error:
+            failed = error
+        finally:
+            self._stream = None
+            if turn is not None:
+                await asyncio.shield(self._end(turn, failed=failed is not None))
+        if failed is not None:
+            await self._failed(failed, "answer")
+
+    async def _begin(self, turn: int | None) -> None:
+        self._request_id = request_id_of(turn or 0)
+        await self.send_event(ResponseStart(request_id=self._request_id))
+
+    async def _send(self, event: StreamEvent) -> None:
+        if event.type == "text_delta" and event.text:
+            await self.send_event(ResponseChunk(text=event.text, request_id=self._request_id))
+        elif event.type == "message" and event.message is not None and event.message.tool_calls:
+            given = self.session.answers.find(self._request_id)
+            if given is not None:
+                given.settle()
+
+    async def _end(self, turn: int, *, failed: bool) -> None:
+        """The end of the answer, with its position in the log."""
+        given = self.session.answers.find(self._request_id)
+        if given is not None:
+            given.settle()
+        self._request_id = None
+        ended = await end_of(self.session.conversation, turn)
+        kind = None if ended is None else ended.type
+        await self.send_event(
+            ResponseEnd(
+                request_id=request_id_of(turn),
+                interrupted=kind != "turn.completed",
+                discarded=failed or kind in ("turn.failed", "turn.abandoned"),
+                seq=None if ended is None else ended.seq,
+            )
+        )

@@ -1,0 +1,279 @@
+"""What a live session writes into its log, with no code of the user's.
+
+What was said becomes a message of the conversation. While a turn runs, nothing may come between
+what it writes: what is said then is logged at once (`live.received`, `live.sent`), and becomes a
+message when the turn has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from tertulia import events as facts
+from tertulia.branching import permit
+from tertulia.conversation import USUAL, Conversation, How
+from tertulia.drafting import Draft
+from tertulia.errors import (
+    AgentError,
+    ApprovalPending,
+    InvalidInput,
+    RetentionRefused,
+    TurnTimeout,
+    UsageError,
+)
+from tertulia.messages import Message, parse
+from tertulia.session import Session
+from tertulia.stores.base import Mark
+from tertulia.turns import Turn
+from tertulia.view import HOLES
+from tertulia.wire.events import LiveEvent
+
+T = TypeVar("T")
+
+_log = logging.getLogger("tertulia.live")
+_KEEPING = How(suspended="keep")
+_LOOK_AGAIN = 0.01
+"""Seconds to wait for the session before looking whether a turn has begun meanwhile."""
+_BASE = frozenset(LiveEvent.__struct_fields__)
+_LOOK_BACK = 8
+"""Messages among which an answer is looked for that the client corrects."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """An event for the log; with a message, if it is one."""
+
+    event: LiveEvent
+    message: Message | None = None
+    heard: str | None = None
+    """It is no message, but what the client heard of the last answer."""
+
+
+class Scribe:
+    """Writes the log of one live session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._conversation: Conversation = session._conversation  # pyright: ignore[reportPrivateUsage]
+        self._one_at_a_time = asyncio.Lock()
+        self.inside = False
+        self._paid = 0
+        self._owed: list[Said] = []
+        """What was said in a turn, and is yet to become a message."""
+        self._settling: asyncio.Task[None] | None = None
+
+    async def note(self, kind: str, body: dict[str, Any]) -> int:
+        """Log a fact about the connection, and return its position.
+
+        A turn that a dead process left open stays as it is, so that it can be resumed.
+        """
+
+        async def build(draft: Draft) -> int:
+            return draft.add(kind, body)
+
+        return await self._append(build, _KEEPING)
+
+    async def write(self, said: Sequence[Said], direction: str) -> list[int]:
+        """Log what was said, in one commit; the position of each. Raises as `send_message`.
+
+        `inside` tells then whether it became a part of a turn that runs.
+        """
+        kind = facts.LIVE_RECEIVED if direction == "in" else facts.LIVE_SENT
+        owed: list[Said] = []
+
+        async def build(draft: Draft) -> list[int]:
+            owed.clear()
+            await self._pay(draft)
+            self.inside = draft.turn is not None
+            return [await self._draft(draft, one, kind, owed) for one in said]
+
+        positions = await self._append(build)
+        if owed:
+            self._owed.extend(owed)
+            self._settle_later()
+        return positions
+
+    async def settle(self) -> None:
+        """Make messages of what was said in turns that have ended."""
+        if self._owed:
+            await self._append(self._pay)
+
+    async def recover(self) -> None:
+        """Find what was said in turns of a process that died, before it became a message."""
+        told = await self._session.events(
+            limit=200, types=[facts.LIVE_RECEIVED, facts.LIVE_SENT, facts.MESSAGE_ADDED]
+        )
+        paid = {live_of(event.body).get("of") for event in told}
+        for event in told:
+            body = event.body or {}
+            if event.type != facts.MESSAGE_ADDED and "message" in body and event.seq not in paid:
+                message = msgspec.convert(body["message"], Message)
+                self._owed.append(Said(LiveEvent(seq=event.seq), message))
+        await self.settle()
+
+    async def close(self) -> None:
+        """Settle what is owed, as far as no turn is in the way."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        turn = self._conversation.turn
+        if turn is None or turn.closed:
+            await self.settle()
+
+    # -- inside
+
+    async def _append(self, build: Callable[[Draft], Awaitable[T]], how: How | None = None) -> T:
+        """Commit in the turn that runs here, or by itself where none does."""
+        async with self._one_at_a_time:
+            self._paid = 0
+            result = await self._appended(build, how)
+            del self._owed[: self._paid]
+            return result
+
+    async def _appended(self, build: Callable[[Draft], Awaitable[T]], how: How | None) -> T:
+        conversation = self._conversation
+        while True:
+            turn: Turn | None = conversation.turn
+            if turn is not None and not turn.closed:
+                try:
+                    return await turn.append(build)
+                except UsageError:
+                    if not turn.closed:
+                        raise
+                    continue  # it has ended meanwhile
+            try:
+                await conversation.enter(_LOOK_AGAIN)
+            except TurnTimeout:
+                continue  # a turn is about to begin, or another append is under way
+            try:
+                return await self._commit(build, how)
+            finally:
+                conversation.gate.leave()
+
+    async def _commit(self, build: Callable[[Draft], Awaitable[T]], how: How | None) -> T:
+        opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
+        try:
+            result = await self._conversation.commit(opening, build, how or USUAL)
+        except ApprovalPending:
+            result = await self._conversation.commit(opening, build, _KEEPING)
+        self._session._opened()  # pyright: ignore[reportPrivateUsage]
+        return result
+
+    async def _draft(self, draft: Draft, said: Said, kind: str, owed: list[Said]) -> int:
+        actor = "user" if said.event.direction == "in" else "agent"
+        if draft.turn is not None and (said.message or said.heard is not None):
+            body: dict[str, Any] = {"event": _body(said.event)}
+            if said.message is not None:
+                body["message"] = said.message.to_dict()
+            seq = draft.add(kind, body, actor=actor)
+            owed.append(msgspec.structs.replace(said, event=LiveEvent(seq=seq)))
+            return seq
+        if said.message is not None:
+            return draft.message(said.message).seq or draft.seq
+        if said.heard is not None:
+            await self._correct(draft, said.heard)
+        return draft.add(kind, {"event": _body(said.event)}, actor=actor)
+
+    async def _pay(self, draft: Draft) -> None:
+        """Draft the messages that are owed, where no turn is in the way."""
+        if draft.turn is not None:
+            return
+        for said in self._owed:
+            if said.message is not None:
+                draft.message(_marked(said.message, of=said.event.seq))
+            elif said.heard is not None:
+                await self._correct(draft, said.heard)
+        self._paid = len(self._owed)
+
+    def _settle_later(self) -> None:
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.get_running_loop().create_task(self._settle_after_turn())
+
+    async def _settle_after_turn(self) -> None:
+        while self._owed:
+            turn = self._conversation.turn
+            if turn is not None and not turn.closed:
+                await turn.ended.within(None)
+            try:
+                await self.settle()
+            except AgentError as error:
+                _log.error("what was said in a turn is not in the history yet", exc_info=error)
+                return  # it is in the log, and the next write tries again
+            if self._conversation.turn is None:
+                return
+
+    async def _correct(self, draft: Draft, heard: str) -> None:
+        """Let the history keep what the user really heard of the last answer."""
+        view = await self._conversation.view(draft.row)
+        newest = await view.messages(_LOOK_BACK)
+        later: list[Message] = []
+        while newest and newest[-1].role == "user":
+            later.insert(0, newest.pop())
+        answer = newest[-1] if newest else None
+        if answer is None or answer.role != "assistant" or answer.tool_calls:
+            return
+        if answer.text == heard or draft.messages or not self._may_hide(draft):
+            return
+        hidden = 1 + len(later)
+        low = (answer.seq or 1) - 1
+        body = {"strategy": "heard", "hidden": hidden, "stretches": [(low, draft.seq)]}
+        seq = draft.add(facts.SESSION_PRUNED, body)
+        draft.marks.append(Mark("hole", low, seq - 1, seq))
+        draft.after["marks"] = draft.after.get("marks", draft.row.marks) | HOLES
+        draft.count(-hidden)
+        if heard:
+            draft.message(_again(answer, heard))
+        for message in later:
+            draft.message(_again(message, message.text))
+
+    def _may_hide(self, draft: Draft) -> bool:
+        try:
+            permit(self._conversation, draft.row, "prune", draft.now)
+        except RetentionRefused:
+            return False  # the log has what the client said, and the history what was generated
+        return True
+
+
+def live_of(body: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the live session noted in the metadata of a message."""
+    metadata: dict[str, Any] = (body or {}).get("metadata") or {}
+    found: Any = metadata.get("live")
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _body(event: LiveEvent) -> dict[str, Any]:
+    """An event as the body of a fact: its type, id and own fields."""
+    own: dict[str, Any] = {"type": event.type, "id": event.id}
+    for name in event.__struct_fields__:
+        if name not in _BASE:
+            own[name] = _plain(event, name)
+    if event.metadata is not None:
+        own["metadata"] = event.metadata
+    return own
+
+
+def _plain(event: LiveEvent, name: str) -> Any:
+    try:
+        return msgspec.to_builtins(getattr(event, name))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name} of the event {event.type} is no JSON: {error}") from None
+
+
+def _marked(message: Message, **live: Any) -> Message:
+    live = {**live_of({"metadata": message.metadata}), **live}
+    metadata = {**(message.metadata or {}), "live": live}
+    return msgspec.structs.replace(message, metadata=metadata)
+
+
+def _again(message: Message, content: str) -> Message:
+    """A message that takes the place of an earlier one."""
+    made = parse({"role": message.role, "content": content, "agent": message.agent})
+    known = {key: value for key, value in (message.metadata or {}).items() if key != "live"}
+    if message.role == "assistant":
+        known["interrupted"] = True
+    live = {**live_of({"metadata": message.metadata}), "corrects": message.seq}
+    return msgspec.structs.replace(made, metadata={**known, "live": live})

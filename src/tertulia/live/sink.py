@@ -1,0 +1,246 @@
+"""The sink of a graph: what nodes send goes into the log, to the hooks and to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tertulia.errors import InvalidFrame, InvalidInput, SessionEnded, SessionNotFound
+from tertulia.live.inbox import Inbox
+from tertulia.live.nodes import Seen
+from tertulia.live.scribe import Said
+from tertulia.messages import Message
+from tertulia.wire.events import (
+    AgentErrorEvent,
+    AgentSpeak,
+    EndCall,
+    LiveEvent,
+    ResponseChunk,
+    ResponseEnd,
+    ResponseStart,
+    TransferCall,
+    fill,
+)
+
+if TYPE_CHECKING:
+    from tertulia.live.session import AgentSession
+
+_PATIENCE = 5.0
+"""Seconds that an answer whose turn has ended has to come to its end."""
+BATCH = 50
+"""Events that are logged in one commit."""
+
+
+class Sink:
+    """Takes the events of the last nodes, in their order.
+
+    An event that is kept goes to the client once it is durable; everything behind it waits.
+    """
+
+    name = "sink"
+
+    def __init__(self, session: AgentSession) -> None:
+        self._session = session
+        self._inbox: Inbox[LiveEvent] = Inbox()
+        self._seen: Seen | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._busy = False
+        self._idle: asyncio.Event | None = None
+        self._arrived: asyncio.Future[None] | None = None
+        self._cut: dict[str, None] = {}
+
+    def link(self, *, joins: bool) -> None:
+        """Where several nodes lead here, an event that comes from two of them goes out once."""
+        self._seen = Seen() if joins else None
+
+    def offer(self, event: LiveEvent) -> bool:
+        """Take an event; False where one has to wait."""
+        if self._seen is not None:
+            if event in self._seen:
+                return True
+            if len(self._inbox) >= self._inbox.size:
+                return False
+            self._seen.add(event)
+        session = self._session
+        if event.direction == "in":
+            if session.echo:
+                session.client_gets(event)
+            return True
+        if event.direction is None:
+            session.stamp(event, "out")
+        if not self._busy and not self._to_be_logged(event):
+            self._pass(event)
+            return True
+        return self._queue(event)
+
+    async def queue_event(self, event: LiveEvent) -> None:
+        """Take an event, waiting for a place."""
+        while not self.offer(event):
+            await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until what was given before has gone out."""
+        if self._busy and self._idle is not None:
+            await self._idle.wait()
+
+    def cut(self, request_id: str) -> None:
+        """No more text of an answer goes out."""
+        self._cut[request_id] = None
+        if len(self._cut) > 1_000:
+            del self._cut[next(iter(self._cut))]
+
+    def stop(self) -> None:
+        """Take nothing more from the inbox."""
+        if self._worker is not None:
+            self._worker.cancel()
+
+    # -- inside
+
+    def _to_be_logged(self, event: LiveEvent) -> bool:
+        if isinstance(event, ResponseEnd):
+            answer = self._session.answers.find(event.request_id)
+            return event.seq is None and answer is not None and answer.length > answer.settled
+        return event.kept and event.seq is None
+
+    def _queue(self, event: LiveEvent) -> bool:
+        if not self._inbox.offer(event):
+            return False
+        if self._arrived is not None:
+            _ring(self._arrived)
+        if not self._busy:
+            self._busy = True
+            self._idle = asyncio.Event()
+            self._worker = asyncio.get_running_loop().create_task(self._work(self._idle))
+        return True
+
+    async def _work(self, idle: asyncio.Event) -> None:
+        """Send out what waits, until nothing does."""
+        try:
+            while len(self._inbox):
+                event = await self._inbox.take()
+                if not self._to_be_logged(event):
+                    self._pass(event)
+                    continue
+                await self._logged(event)
+        finally:
+            self._busy = False
+            idle.set()
+
+    async def _logged(self, event: LiveEvent) -> None:
+        """Log an event, and those right behind it that are to be logged too, and send them out."""
+        batch = [event]
+        while len(batch) < BATCH and len(self._inbox):
+            waiting = self._inbox.peek()
+            if isinstance(waiting, ResponseEnd) or not self._to_be_logged(waiting):
+                break
+            batch.append(await self._inbox.take())
+        session = self._session
+        try:
+            said = [self._said(each) for each in batch]
+            positions = await session.scribe.write(said, "out")
+        except (InvalidInput, InvalidFrame) as error:
+            await self._one_by_one(batch, error)
+            return
+        except (SessionEnded, SessionNotFound) as error:
+            session.finish(str(error))
+            return
+        except Exception as error:
+            session.fail(error)
+            return
+        if not session.scribe.inside:
+            await self._ends_first()
+        for each, seq in zip(batch, positions, strict=True):
+            fill(each, "seq", seq)
+            self._pass(each)
+
+    async def _ends_first(self) -> None:
+        """Let the answers of turns that have ended go before what was logged after their end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE
+        for answer in self._session.answers.running:
+            while answer.of_turn and self._session.answers.find(answer.request_id) is answer:
+                for event in self._inbox.pull(partial(_of, answer.request_id)):
+                    self._pass(event)
+                if answer.ended or loop.time() > deadline:
+                    break
+                self._arrived = loop.create_future()
+                timer = loop.call_later(deadline - loop.time(), _ring, self._arrived)
+                await self._arrived
+                timer.cancel()
+
+    async def _one_by_one(self, batch: Sequence[LiveEvent], error: Exception) -> None:
+        """One of the events cannot be logged: leave that one out, and say so."""
+        if len(batch) == 1:
+            told = AgentErrorEvent(
+                message=f"the event {batch[0].type} cannot be kept, and was not sent: {error}",
+                payload={"code": "not_kept"},
+            )
+            if not isinstance(batch[0], AgentErrorEvent):
+                self._session.stamp(told, "out")
+                await self._logged(told)
+            return
+        for each in batch:
+            positions = await self._try(each)
+            if positions:
+                fill(each, "seq", positions[0])
+                self._pass(each)
+
+    async def _try(self, event: LiveEvent) -> list[int]:
+        try:
+            return await self._session.scribe.write([self._said(event)], "out")
+        except (InvalidInput, InvalidFrame) as error:
+            await self._one_by_one([event], error)
+            return []
+
+    def _said(self, event: LiveEvent) -> Said:
+        """What of an event is a message of the conversation."""
+        if isinstance(event, AgentSpeak) and event.text.strip():
+            live = {"live": {"speak": event.id}}
+            return Said(event, Message.assistant(event.text, metadata=live))
+        if isinstance(event, ResponseEnd):
+            return self._said_answer(event)
+        return Said(event)
+
+    def _said_answer(self, event: ResponseEnd) -> Said:
+        answer = self._session.answers.find(event.request_id)
+        if answer is None:
+            return Said(event)
+        text = answer.got() if event.interrupted else answer.text[answer.settled :]
+        if not text:
+            return Said(event)
+        metadata = {"live": {"request_id": answer.request_id}}
+        if event.interrupted:
+            metadata = {"interrupted": True, **metadata}
+        return Said(event, Message.assistant(text, metadata=metadata))
+
+    def _pass(self, event: LiveEvent) -> None:
+        """Let the hooks and the client have an event."""
+        session = self._session
+        if isinstance(event, ResponseChunk) and event.request_id in self._cut:
+            return
+        session.answers.passed(event)
+        session.client_gets(event)
+        session.hooks_get(event)
+        if isinstance(event, EndCall | TransferCall):
+            session.handed_off = True
+        if isinstance(event, EndCall):
+            session.finish("the call was ended")
+        elif isinstance(event, AgentErrorEvent) and _ends(event):
+            session.finish(f"fatal error: {event.message}"[:100])
+
+
+def _of(request_id: str, event: LiveEvent) -> bool:
+    of_answer = isinstance(event, ResponseStart | ResponseChunk | ResponseEnd)
+    return of_answer and event.request_id == request_id
+
+
+def _ring(arrived: asyncio.Future[None]) -> None:
+    if not arrived.done():
+        arrived.set_result(None)
+
+
+def _ends(event: AgentErrorEvent) -> bool:
+    """Whether an error is the end of the session."""
+    return event.severity == "fatal" and not (event.metadata or {}).get("recovered")
