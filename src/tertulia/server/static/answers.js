@@ -4,8 +4,8 @@
  * @typedef {object} Answer
  * @property {string} requestId
  * @property {string} text what there is of it
- * @property {"streaming" | "done" | "interrupted" | "lost"} state "lost": nobody goes on with it,
- *   because the server was killed in the middle of it
+ * @property {"streaming" | "done" | "interrupted" | "lost"} state "lost": it is no part of the
+ *   history, because it failed, or because the server was killed in the middle of it
  * @property {number|null} seq its place in the log, once it is there
  */
 
@@ -19,9 +19,9 @@ export class Answers {
   #answers = new Map();
 
   /**
-   * What an event changes: the `events` to deliver for it, the `answer` as it is now, whether it
-   * `begins`, and whether a piece before this one is missing (`gap`).
-   * @returns {{events: object[], answer: Answer, begins: boolean, gap: boolean}}
+   * What an event changes: the `events` to deliver for it, the `answer` as it is now, and whether
+   * a piece before this one is missing (`gap`).
+   * @returns {{events: object[], answer: Answer, gap: boolean}}
    */
   take(event) {
     const requestId = event.request_id ?? "";
@@ -36,7 +36,7 @@ export class Answers {
       answer.told = { start: event, text: "", count: 0 };
       events = [];
     }
-    return { events: events ?? [], answer: shown(answer), begins, gap: events === null };
+    return { events: events ?? [], answer: shown(answer), gap: events === null };
   }
 
   #add(requestId, { offset }) {
@@ -92,7 +92,7 @@ function pieceOf(answer, event) {
 
 function endOf(answer, event) {
   const events = answer.told === null ? [] : takeOver(answer);
-  answer.state = event.interrupted ? "interrupted" : "done";
+  answer.state = event.discarded ? "lost" : event.interrupted ? "interrupted" : "done";
   answer.seq = event.seq ?? null;
   return [...events, event];
 }

@@ -34,7 +34,7 @@ import { Answers } from "./answers.js";
 
 const FINAL = new Set([1000, 4401, 4403, 4409]); // closed for good: ended, refused, taken over
 const KEPT = new Set(["agent.transcript.update", "system.user.dtmf"]); // sent until acknowledged
-const REQUEST = "system.llm.request"; // sent until something answers
+const REQUEST = "system.llm.request"; // sent until its answer has ended
 const MAX_FRAME = 256 * 1024; // bytes
 const MAX_UNSENT = 256; // events that wait for a connection
 const MAX_UNREAD = 4096; // events that wait for an iterator
@@ -62,6 +62,7 @@ export class Live {
 
   #options;
   #url;
+  #key;
   #socket = null;
   #attempts = 0;
   #timer = null; // to the next attempt, or of the patience with this one
@@ -71,7 +72,7 @@ export class Live {
   #joining = false;
   #seen = new Recent();
   #sent = new Recent();
-  #outgoing = []; // {event, again, sent, tried}: what waits, and what may have to go again
+  #outgoing = []; // what waits, and what may have to go again: see send()
   #answers = new Answers();
   #listeners = new Map();
   #readers = new Set();
@@ -81,6 +82,7 @@ export class Live {
     place.protocol = place.protocol.replace(/^http/, "ws");
     this.#url = place.href;
     this.#options = options;
+    this.#key = options.storageKey ?? "tertulia";
     const stored = JSON.parse(options.storage?.getItem(this.#key) ?? "{}");
     this.sessionId = options.sessionId ?? stored.sessionId ?? null;
     this.after = options.after ?? stored.after ?? 0;
@@ -116,8 +118,9 @@ export class Live {
       throw new RangeError(`${MAX_UNSENT} events wait for a connection already`);
     }
     this.#sent.add(whole.id);
-    const again = kept || event.type === REQUEST;
-    this.#outgoing.push({ event: whole, again, sent: false, tried: false });
+    const asks = event.type === REQUEST;
+    const again = kept || asks; // `answer` is the id of what a request got
+    this.#outgoing.push({ event: whole, asks, again, sent: false, tried: false, answer: null });
     this.#flush();
     return whole;
   }
@@ -146,7 +149,7 @@ export class Live {
     try {
       while (true) {
         while (reader.waiting.length > 0) {
-          if (reader.waiting.length > MAX_UNREAD) throw new Error("too many events wait to be read");
+          if (reader.waiting.length > MAX_UNREAD) throw new Error("the reader is too slow");
           yield reader.waiting.shift();
         }
         if (this.state === "closed") return;
@@ -192,9 +195,8 @@ export class Live {
     this.#socket = null;
     clearTimeout(this.#timer);
     clearTimeout(this.#quiet);
-    if (socket === null) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close(code);
+    if (socket !== null) socket.onopen = socket.onmessage = socket.onclose = null;
+    socket?.close(code);
   }
 
   #again(reason) {
@@ -204,7 +206,6 @@ export class Live {
 
   #lost({ code, reason }) {
     this.#leave(1000);
-    this.#catching = false;
     if (FINAL.has(code)) return this.#end({ code, reason });
     const most = Math.min(LAST_RETRY, FIRST_RETRY * 2 ** this.#attempts++);
     const retryIn = Math.round(most * (0.5 + Math.random() / 2));
@@ -256,14 +257,11 @@ export class Live {
   #ready(event) {
     this.#attempts = 0;
     clearTimeout(this.#timer);
-    if (!event.resumed) {
-      this.after = this.#floor = 0;
-      this.#joining = this.#options.join ?? true;
-    }
+    if (!event.resumed) this.#joining = this.#options.join ?? true;
+    this.after = this.#floor = event.seq ?? 0; // it goes on from here, wherever we were
     this.sessionId = event.session_id;
     this.#acknowledge(event.received);
-    this.#keepNewestRequest();
-    for (const entry of this.#outgoing) entry.sent = false;
+    for (const entry of this.#outgoing) entry.sent = entry.answer !== null;
     this.#answers.suspect();
     this.#catching = true;
     this.#become("open");
@@ -277,8 +275,8 @@ export class Live {
    * frame says that this is all: nothing open, or a moment without a fact of the log, does.
    */
   #catchUp(again) {
-    const asked = this.#outgoing.some(({ event, tried }) => tried && event.type === REQUEST);
-    if (!asked && !this.#answers.suspects()) return this.#caughtUp();
+    const open = this.#outgoing.some(({ asks, sent, tried }) => asks && tried && !sent);
+    if (!open && !this.#answers.suspects()) return this.#caughtUp();
     if (!again) return;
     clearTimeout(this.#quiet);
     this.#quiet = setTimeout(() => this.#caughtUp(), QUIET);
@@ -287,7 +285,13 @@ export class Live {
   #caughtUp() {
     clearTimeout(this.#quiet);
     this.#catching = false;
-    for (const answer of this.#answers.lose()) call(this.#options.onAnswer, answer);
+    for (const answer of this.#answers.lose()) {
+      for (const entry of this.#outgoing) {
+        if (entry.answer === answer.requestId) Object.assign(entry, { answer: null, sent: false });
+      }
+      call(this.#options.onAnswer, answer);
+    }
+    this.#forgetOldRequests();
     if (this.#joining) this.#write({ type: "system.user.joined", id: newId() });
     this.#joining = false;
     this.#flush();
@@ -303,9 +307,9 @@ export class Live {
   }
 
   #answer(event) {
-    const { events, answer, begins, gap } = this.#answers.take(event);
+    const { events, answer, gap } = this.#answers.take(event);
     if (gap) return this.#again("a piece of an answer is missing");
-    if (begins) this.#settle();
+    this.#settle(event.type, answer.requestId);
     for (const each of events) this.#deliver(each);
     if (events.length > 0) call(this.#options.onAnswer, answer);
   }
@@ -341,26 +345,23 @@ export class Live {
   /** The server has what is ours up to this id; whether it was answered is another question. */
   #acknowledge(id) {
     const found = this.#outgoing.findIndex(({ event }) => event.id === id);
-    this.#outgoing = this.#outgoing.filter(
-      ({ event }, place) => place > found || event.type === REQUEST,
-    );
+    this.#outgoing = this.#outgoing.filter(({ asks }, place) => place > found || asks);
   }
 
-  /** An answer began: the oldest request that was sent has it. */
-  #settle() {
-    const found = this.#outgoing.findIndex(({ event, tried }) => tried && event.type === REQUEST);
-    if (found >= 0) this.#outgoing.splice(found, 1);
+  /** An answer is for the oldest request that has none; with its end the request is done. */
+  #settle(type, requestId) {
+    const has = ({ answer }) => answer === requestId;
+    if (type.endsWith(".end")) this.#outgoing = this.#outgoing.filter((entry) => !has(entry));
+    if (!type.endsWith(".start") || this.#outgoing.some(has)) return;
+    const asked = this.#outgoing.find((each) => each.asks && each.tried && each.answer === null);
+    if (asked) Object.assign(asked, { answer: requestId, sent: true });
   }
 
-  /** One answer is enough for all that was asked before. */
-  #keepNewestRequest() {
-    const old = this.#outgoing.filter(({ event, tried }) => tried && event.type === REQUEST);
-    old.pop();
-    this.#outgoing = this.#outgoing.filter((entry) => !old.includes(entry));
-  }
-
-  get #key() {
-    return this.#options.storageKey ?? "tertulia";
+  /** What was asked again and again needs no answer, if something newer was asked since. */
+  #forgetOldRequests() {
+    const newest = this.#outgoing.findLastIndex(({ asks }) => asks);
+    const old = ({ asks, tried, sent }, place) => asks && tried && !sent && place < newest;
+    this.#outgoing = this.#outgoing.filter((entry, place) => !old(entry, place));
   }
 
   #save() {
