@@ -41,7 +41,7 @@ from tertulia.wire.events import (
     UserStartedSpeaking,
     UserStoppedSpeaking,
 )
-from tertulia.wire.relay import Relay
+from tertulia.wire.relay import BY_CARRIER, Relay
 
 TWILIO = {
     "type": "setup",
@@ -271,9 +271,9 @@ def test_what_was_heard_is_not_said_of_an_answer_that_was_not_being_spoken() -> 
     assert interrupted(relay, "") is None
 
 
-def test_what_was_heard_of_our_greeting_that_the_carrier_spoke_is_said() -> None:
-    relay = Relay(greeted=True)
-    relay.receive(json.dumps(TWILIO))
+def test_a_greeting_that_the_carrier_speaks_is_not_sent_but_can_be_interrupted() -> None:
+    relay = open_relay()
+    assert sent(relay, AgentSpeak(text="Welcome!", metadata=BY_CARRIER)) is None
     assert interrupted(relay, "Welc") == "Welc"
 
 

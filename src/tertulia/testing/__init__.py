@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tertulia.testing.callers import SimulatedCaller
     from tertulia.testing.clocks import FrozenClock
     from tertulia.testing.ids import SequentialIds
     from tertulia.testing.models import Pause, ScriptedModel, call
@@ -16,6 +17,7 @@ __all__ = [
     "Pause",
     "ScriptedModel",
     "SequentialIds",
+    "SimulatedCaller",
     "StoreContract",
     "call",
 ]
@@ -25,6 +27,7 @@ _HOMES = {
     "Pause": "models",
     "ScriptedModel": "models",
     "SequentialIds": "ids",
+    "SimulatedCaller": "callers",
     "StoreContract": "store_contract",
     "call": "models",
 }
