@@ -40,18 +40,21 @@ class Piece(str):
 class Reply(str):
     """The whole text of an answer."""
 
-    __slots__ = ("interrupted", "request_id", "seq")
+    __slots__ = ("discarded", "interrupted", "request_id", "seq")
 
     request_id: str | None
     """The id of the answer."""
     interrupted: bool
     """Whether it was stopped before its end."""
+    discarded: bool
+    """Whether it is no part of the history, because what gave it failed."""
     seq: int | None
     """The position of its message in the log of the session; None where it was not kept."""
 
     def __new__(cls, text: str, end: ResponseEnd) -> Self:
         made = super().__new__(cls, text)
-        made.request_id, made.interrupted, made.seq = end.request_id, end.interrupted, end.seq
+        made.request_id, made.seq = end.request_id, end.seq
+        made.interrupted, made.discarded = end.interrupted, end.discarded
         return made
 
 

@@ -62,7 +62,12 @@ class Merger:
         self._ended: dict[str, None] = {}
 
     def connected(self, ready: AgentReady) -> None:
-        """Begin with another connection."""
+        """Begin with another connection.
+
+        Without a position yet, or where the log now ends before it, it is the server's.
+        """
+        if ready.seq is not None and (self.seq is None or ready.seq < self.seq):
+            self.seq = ready.seq
         self._floor = self.seq
         if not ready.resumed:
             self._open.clear()

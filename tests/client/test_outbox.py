@@ -1,0 +1,110 @@
+"""What was sent is sent again until the server has it, and a request until it is answered."""
+
+from __future__ import annotations
+
+from tertulia.client.asking import Answer
+from tertulia.client.outbox import SIZE, Outbox
+from tertulia.wire.events import (
+    LLMRequest,
+    ResponseChunk,
+    ResponseEnd,
+    ResponseStart,
+    TranscriptUpdate,
+    UserInterrupt,
+    UserJoined,
+    UserStartedSpeaking,
+)
+
+
+def said(number: int) -> TranscriptUpdate:
+    return TranscriptUpdate(role="user", content="hello", id=f"t{number}")
+
+
+def asked(number: int) -> LLMRequest:
+    return LLMRequest(id=f"r{number}")
+
+
+def filled(*events: TranscriptUpdate | LLMRequest | UserJoined | UserInterrupt) -> Outbox:
+    outbox = Outbox()
+    for event in events:
+        outbox.add(event)
+    return outbox
+
+
+def ids(outbox: Outbox) -> list[str | None]:
+    return [event.id for event in outbox.again()]
+
+
+def test_what_the_server_has_is_not_sent_again_but_requests_are() -> None:
+    outbox = filled(UserJoined(id="j"), said(1), asked(1), said(2), asked(2))
+    outbox.confirm("t1")
+    assert ids(outbox) == ["r1", "t2", "r2"]
+    outbox.confirm("t2")
+    assert ids(outbox) == ["r1", "r2"]
+
+
+def test_an_id_of_another_client_confirms_nothing() -> None:
+    outbox = filled(said(1), asked(1))
+    outbox.confirm("somebody else's")
+    outbox.confirm(None)
+    assert ids(outbox) == ["t1", "r1"]
+
+
+def test_with_its_answer_a_request_and_all_before_it_are_done() -> None:
+    outbox = filled(said(1), asked(1), UserInterrupt(id="i"), said(2), asked(2))
+    outbox.begin(ResponseStart(request_id="x"))
+    outbox.end(ResponseEnd(request_id="x"))
+    assert ids(outbox) == ["t2", "r2"]
+
+
+def test_answers_are_for_the_oldest_request_without_one() -> None:
+    outbox, answers = Outbox(), [Answer(), Answer()]
+    for number, answer in enumerate(answers):
+        outbox.add(asked(number), answer)
+    for name in ("x", "y"):
+        outbox.hear(ResponseStart(request_id=name))
+    for name in ("y", "x"):
+        outbox.hear(ResponseChunk(text=name, request_id=name))
+        outbox.hear(ResponseEnd(request_id=name))
+    assert [str(answer.reply) for answer in answers] == ["x", "y"]
+
+
+def test_an_answer_that_names_its_request_is_for_that() -> None:
+    outbox, answers = Outbox(), [Answer(), Answer()]
+    for number, answer in enumerate(answers):
+        outbox.add(asked(number), answer)
+    outbox.hear(ResponseStart(request_id="r1"))
+    outbox.hear(ResponseEnd(request_id="r1"))
+    assert [answer.over for answer in answers] == [False, True]
+
+
+def test_a_request_that_is_sent_again_takes_another_answer_in_place_of_its_first() -> None:
+    outbox, answer = Outbox(), Answer()
+    outbox.add(asked(1), answer)
+    for name in ("x", "y"):
+        outbox.hear(ResponseStart(request_id=name))
+        outbox.hear(ResponseChunk(text=f"{name} ", request_id=name))
+        assert ids(outbox) == ["r1"]
+    outbox.hear(ResponseEnd(request_id="y"))
+    assert str(answer.reply) == "y "
+    assert ids(outbox) == []
+
+
+def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
+    outbox, answer = Outbox(), Answer()
+    outbox.hear(ResponseStart(request_id="greeting"))
+    outbox.add(asked(1), answer)
+    outbox.hear(ResponseEnd(request_id="greeting"))
+    assert not answer.over
+
+
+def test_a_mark_of_a_moment_is_not_sent_again() -> None:
+    outbox = Outbox()
+    outbox.add(UserStartedSpeaking(id="s"))
+    assert ids(outbox) == []
+
+
+def test_the_outbox_is_bounded() -> None:
+    outbox = filled(*(said(number) for number in range(SIZE + 1)))
+    kept = ids(outbox)
+    assert (len(kept), kept[0], kept[-1]) == (SIZE, "t1", f"t{SIZE}")
