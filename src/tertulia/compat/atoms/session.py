@@ -1,0 +1,89 @@
+"""A live session under the names of the other SDK."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+
+from tertulia.compat.atoms.events import CallerContext, context_of
+from tertulia.compat.atoms.task_manager import TaskManager
+from tertulia.live.session import AgentSession as LiveSession
+from tertulia.live.sink import Sink
+from tertulia.wire.events import LiveEvent, SystemInit
+
+
+class EchoingSink(Sink):
+    """Lets an event of the client that goes back to it keep its place: behind all that the nodes
+    sent before, also where that has to be logged first."""
+
+    def offer(self, event: LiveEvent) -> bool:
+        """Take an event; False where one has to wait."""
+        if event.direction != "in" or not self._busy:
+            return super().offer(event)
+        if self._seen is not None:
+            if event in self._seen:
+                return True
+            if len(self._inbox) >= self._inbox.size:
+                return False
+            self._seen.add(event)
+        return self._queue(event)
+
+    def _to_be_logged(self, event: LiveEvent) -> bool:
+        return event.direction != "in" and super()._to_be_logged(event)
+
+    def _pass(self, event: LiveEvent) -> None:
+        if event.direction != "in":
+            super()._pass(event)
+        elif self._session.echo:
+            self._session.client_gets(event)
+
+
+class CrewSession(LiveSession):
+    """One user's live session, as `AtomsCrewApp` makes it for each connection.
+
+    It is our AgentSession, with the SDK's classes in what the client began with.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sink = EchoingSink(self)
+        self.task_manager = TaskManager()
+        """Runs tasks that end with the session."""
+        context: Any = context_of(self.init.session_context)
+        self.init_event: SystemInit = msgspec.structs.replace(self.init, session_context=context)
+        """The client's first frame."""
+
+    @property
+    def session_context(self) -> Any:
+        """What the client began with, as a `SessionContext` of the SDK; None where it did not
+        say."""
+        return self.init_event.session_context
+
+    @property
+    def initial_variables(self) -> dict[str, Any]:
+        """A copy of the variables that the client began with."""
+        context = self.session_context
+        return {} if context is None else deepcopy(context.initial_variables)
+
+    @property
+    def caller(self) -> CallerContext | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Who calls, where the client says so."""
+        return None if self.session_context is None else self.session_context.caller
+
+    async def send_to_websocket(self, event: LiveEvent) -> None:
+        """Send an event to the client."""
+        await self.send_event(event)
+
+    async def cleanup(self) -> None:
+        """End the session: the same as `stop`."""
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop the nodes, the hooks and their tasks, and close the connection."""
+        await self.task_manager.close()
+        await super().stop()
+
+
+AgentSession = SwarmSession = CrewSession
