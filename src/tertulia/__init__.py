@@ -14,24 +14,37 @@ from tertulia.stores import MemoryStore, SessionStore, SQLiteStore, open_store
 if TYPE_CHECKING:
     from tertulia.agents import Agent, AgentRouter, LanguageModel, RunContext, tool
     from tertulia.entity import Entity, query
+    from tertulia.live import AgentNode, AgentSession, BackgroundNode, Node, OutputNode
     from tertulia.memory import Memory, VectorMemoryService
+    from tertulia.server import JWT, AgentApp, Telephony, Token
+    from tertulia.wire.events import LiveEvent
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "JWT",
     "Agent",
+    "AgentApp",
+    "AgentNode",
     "AgentRouter",
+    "AgentSession",
+    "BackgroundNode",
     "Entity",
     "Event",
     "LanguageModel",
+    "LiveEvent",
     "Memory",
     "MemoryStore",
     "Message",
+    "Node",
+    "OutputNode",
     "RunContext",
     "Runtime",
     "SQLiteStore",
     "Session",
     "SessionStore",
+    "Telephony",
+    "Token",
     "ToolCall",
     "VectorMemoryService",
     "configure",
@@ -41,12 +54,22 @@ __all__ = [
 ]
 
 _DOORS = {
+    "JWT": "server",
     "Agent": "agents",
+    "AgentApp": "server",
+    "AgentNode": "live",
     "AgentRouter": "agents",
+    "AgentSession": "live",
+    "BackgroundNode": "live",
     "Entity": "entity",
     "LanguageModel": "agents",
+    "LiveEvent": "wire.events",
     "Memory": "memory",
+    "Node": "live",
+    "OutputNode": "live",
     "RunContext": "agents",
+    "Telephony": "server",
+    "Token": "server",
     "VectorMemoryService": "memory",
     "query": "entity",
     "tool": "agents",
@@ -54,7 +77,7 @@ _DOORS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Agents, entities and memory are imported when asked for: sessions alone do without."""
+    """Agents, live sessions, servers and memory are imported when asked for."""
     if name not in _DOORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"tertulia.{_DOORS[name]}"), name)

@@ -94,7 +94,7 @@ class Scribe:
         positions = await self._append(build)
         if owed:
             self._owed.extend(owed)
-            self._settle_later()
+            self.settle_later()
         return positions
 
     async def settle(self) -> None:
@@ -102,8 +102,11 @@ class Scribe:
         if self._owed:
             await self._append(self._pay)
 
-    async def recover(self) -> None:
-        """Find what was said in turns of a process that died, before it became a message."""
+    async def recover(self) -> list[str]:
+        """Find what was said in turns of a process that died, before it became a message.
+
+        Returns the ids of the client's newest events, oldest first.
+        """
         told = await self._session.events(
             limit=200, types=[facts.LIVE_RECEIVED, facts.LIVE_SENT, facts.MESSAGE_ADDED]
         )
@@ -113,7 +116,9 @@ class Scribe:
             if event.type != facts.MESSAGE_ADDED and "message" in body and event.seq not in paid:
                 message = msgspec.convert(body["message"], Message)
                 self._owed.append(Said(LiveEvent(seq=event.seq), message))
-        await self.settle()
+        await self._append(self._pay, _KEEPING)
+        said = [_id_of(event.body) for event in told if event.type != facts.LIVE_SENT]
+        return [each for each in said if each is not None]
 
     async def close(self) -> None:
         """Settle what is owed, as far as no turn is in the way."""
@@ -189,7 +194,10 @@ class Scribe:
                 await self._correct(draft, said.heard)
         self._paid = len(self._owed)
 
-    def _settle_later(self) -> None:
+    def settle_later(self) -> None:
+        """Settle what is owed when the turn that runs has ended."""
+        if not self._owed:
+            return
         if self._settling is None or self._settling.done():
             self._settling = asyncio.get_running_loop().create_task(self._settle_after_turn())
 
@@ -243,6 +251,13 @@ def live_of(body: Mapping[str, Any] | None) -> dict[str, Any]:
     metadata: dict[str, Any] = (body or {}).get("metadata") or {}
     found: Any = metadata.get("live")
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _id_of(body: Mapping[str, Any] | None) -> str | None:
+    """The id that the client gave an event."""
+    event: dict[str, Any] = (body or {}).get("event") or {}
+    found = event.get("id") or live_of(body).get("id")
+    return found if isinstance(found, str) else None
 
 
 def _body(event: LiveEvent) -> dict[str, Any]:

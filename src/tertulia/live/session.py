@@ -13,7 +13,7 @@ import msgspec
 
 from tertulia import events as facts
 from tertulia.clock import to_iso
-from tertulia.errors import AgentError, CursorExpired, StoreError, UsageError
+from tertulia.errors import AgentError, StoreError, UsageError
 from tertulia.graph import Graph
 from tertulia.live import link as links
 from tertulia.live.answers import Answers
@@ -71,6 +71,7 @@ class AgentSession:
         settings: Settings | None = None,
         user_id: str | None = None,
         resumed: bool = False,
+        checking: bool = False,
     ) -> None:
         self.conversation = conversation
         """The durable session: history, state, audit."""
@@ -93,6 +94,7 @@ class AgentSession:
         """Whether the call was ended or transferred: no more answers are given."""
         self.reason: str | None = None
         """Why the session is complete, once it is."""
+        self._checking = checking
         self._hooks = Hooks(self)
         self._nodes: tuple[Node, ...] = ()
         self._link: Link | None = None
@@ -128,6 +130,8 @@ class AgentSession:
         graphs that cannot be, and what the `start` of a node raises.
         """
         plan = self.graph.lock()
+        if self._checking:
+            raise SetupChecked(_drawn(self.graph))
         self.sink.link(joins=plan.sink_is_join)
         leaves = {id(leaf) for leaf in plan.leaves}
         for link in plan.links:
@@ -141,6 +145,7 @@ class AgentSession:
             node.run()
             await node.start()
         self.inlet.open()
+        self.scribe.settle_later()
 
     async def wait_until_complete(self) -> None:
         """Wait for the end: the client left for good, the call was ended, or a fatal error.
@@ -150,6 +155,16 @@ class AgentSession:
         await self._complete.wait()
         if self._stopping is not None and self._stopping is not asyncio.current_task():
             await asyncio.shield(self._stopping)
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` was called."""
+        return self._started
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is being stopped."""
+        return self._stopping is not None or self._stopped
 
     @property
     def complete(self) -> bool:
@@ -224,7 +239,10 @@ class AgentSession:
 
     async def open(self) -> None:
         """Note the connection in the log, and take back what was kept, before setup runs."""
-        self.context.restore(await self._kept_context())
+        if self.resumed:
+            self.context.restore(self.conversation.get_state(KEY))
+            for event_id in await self.scribe.recover():
+                self.inlet.remember(event_id)
         await self.scribe.note(facts.LIVE_CONNECTED, self._connection())
 
     async def receive(self, event: LiveEvent) -> None:
@@ -277,6 +295,30 @@ class AgentSession:
         if self._link is not None:
             self._link.close(links.FAILED, "the session cannot be kept: come back later")
         self.finish(f"failed: {type(error).__name__}")
+
+    def refuse(self, message: str) -> None:
+        """The session cannot be: tell the client why, and end it."""
+        if self._link is not None:
+            told = AgentErrorEvent(
+                message=message[:1_000], severity="fatal", payload={"code": "setup_failed"}
+            )
+            self.stamp(told, "out")
+            self._link.replaying = False
+            self._link.push(told)
+        self.close_link(links.FAILED, "the session could not be set up")
+        self.finish("the setup handler failed")
+
+    def close_link(self, code: int, reason: str) -> None:
+        """Close the connection, if there is one; the session itself goes on."""
+        if self._link is not None:
+            self._link.close(code, reason)
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait, for so many seconds at most, until no answer is being given."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.answers.running and not self.complete and loop.time() < deadline:
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - once, at the end of the process
 
     async def stop(self) -> None:
         """Stop the nodes and hooks, and close the connection. Nothing is left running."""
@@ -404,12 +446,6 @@ class AgentSession:
 
     # -- the context
 
-    async def _kept_context(self) -> Any:
-        try:
-            return self.conversation.get_state(KEY)
-        except AgentError as error:
-            raise CursorExpired(f"the context cannot be read: {error}") from error
-
     def _context_changed(self) -> None:
         if self._saving is None and self._started and not self._stopped:
             self._saving = asyncio.get_running_loop().create_task(self._save_context())
@@ -458,6 +494,24 @@ class AgentSession:
         task = asyncio.get_running_loop().create_task(run())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
+
+
+class SetupChecked(BaseException):
+    """Raised by `start` where a setup handler is only checked; no handler should catch it."""
+
+    def __init__(self, graph: dict[str, Any]) -> None:
+        super().__init__("the setup handler was checked")
+        self.graph = graph
+
+
+def _drawn(graph: Graph[Node]) -> dict[str, Any]:
+    """A graph as JSON."""
+    places = {id(node): number for number, node in enumerate(graph.nodes)}
+    return {
+        "nodes": [{"name": node.name, "kind": type(node).__name__} for node in graph.nodes],
+        "edges": [[places[id(parent)], places[id(child)]] for parent, child in graph.edges],
+        "mermaid": graph.to_mermaid(),
+    }
 
 
 _tasks: set[asyncio.Task[None]] = set()

@@ -1,0 +1,277 @@
+"""AgentApp: serves live sessions over WebSocket, and the HTTP API beside them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute
+from starlette.websockets import WebSocket
+
+from tertulia import settings as configured
+from tertulia.agents.runner import Runner
+from tertulia.doors import Outcome
+from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
+from tertulia.live.output import AgentNode
+from tertulia.live.session import AgentSession, Settings, Setup
+from tertulia.runtime import Runtime
+from tertulia.server import api, pages
+from tertulia.server.auth import Authenticator, Principal, resolve, token_of
+from tertulia.server.hub import Hub
+from tertulia.server.origins import host_allowed, is_loopback, origin_allowed
+from tertulia.server.redaction import redact_logs
+from tertulia.server.socket import Limits, LiveCodec, LiveSocket, Receive, Scope, Send
+from tertulia.server.telephony import Telephony
+from tertulia.wire.frames import MAX_FRAME
+
+_log = logging.getLogger("tertulia.server")
+
+
+class AgentApp:
+    """Serves a setup handler: for each client that connects it is called with an `AgentSession`.
+
+    It is an ASGI application, and `run` serves it. `agent` alone, without a setup handler, is
+    answered by one `AgentNode`; `agents` are also found by name in the HTTP API.
+
+    `store` is an address or a store, `runtime` a Runtime of yours. `auth` is ``Token(…)``,
+    ``JWT(…)`` or ``"off"``; None needs no token on loopback, and refuses to serve other addresses.
+    `origins` are the web origins that may connect beside the server's own, `hosts` the names under
+    which a server without authentication may be reached. `resume_for` is for how many seconds a
+    session waits for a client that was lost, `finish_in` how many an answer has to finish at a
+    shutdown, `heartbeat` the seconds between pings. `rate` is frames a second of one connection;
+    `max_frame` bytes. With `echo` the client's own events go back to it through the graph.
+    Raises ConfigurationError and InvalidInput.
+    """
+
+    def __init__(  # noqa: PLR0913 its settings, all by name
+        self,
+        setup_handler: Setup | None = None,
+        *,
+        agent: Runner | None = None,
+        agents: Mapping[str, Runner] | None = None,
+        store: Any = None,
+        runtime: Runtime | None = None,
+        auth: Authenticator | str | None = None,
+        origins: Sequence[str] | str | None = None,
+        hosts: Sequence[str] | str | None = None,
+        telephony: Telephony | None = None,
+        resume_for: float = 30.0,
+        finish_in: float = 20.0,
+        heartbeat: float = 20.0,
+        max_connections: int = 10_000,
+        max_frame: int = MAX_FRAME,
+        rate: float | None = None,
+        init_in: float = 10.0,
+        echo: bool = False,
+        path: str = "/ws",
+    ) -> None:
+        self._setup = _setup_of(setup_handler, agent)
+        self._auth = auth
+        self._origins = _texts(origins, "origins")
+        self._hosts = _texts(hosts, "hosts")
+        self._telephony = telephony
+        self._path = path
+        self._heartbeat = _positive(heartbeat, "heartbeat")
+        self._finish_in = _positive(finish_in, "finish_in", zero=True)
+        self._limits = Limits(
+            connections=int(_positive(max_connections, "max_connections")),
+            frame=int(_positive(max_frame, "max_frame")),
+            rate=None if rate is None else _positive(rate, "rate"),
+            init_in=_positive(init_in, "init_in"),
+        )
+        waiting = _positive(resume_for, "resume_for", zero=True)
+        self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo))
+        """The live sessions of this process."""
+        self._own_runtime = runtime is None
+        self.runtime = runtime or Runtime(configured.store() if store is None else store)
+        """Where sessions are kept."""
+        self._authenticator: Authenticator | None = None
+        self._host: str | None = None
+        self._resolved = False
+        self._closing: Outcome[None] = Outcome()
+        self.app = Starlette(routes=self._routes(agent, agents), lifespan=self._lifespan)
+        """The Starlette application of everything but the live WebSocket."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI says."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif not self._reachable(scope):
+            await pages.forbidden(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == self._path:
+            await self._socket()(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def run(self, host: str = "127.0.0.1", port: int = 8080, **options: Any) -> None:
+        """Serve until SIGINT or SIGTERM; `options` go to uvicorn.
+
+        Raises ConfigurationError for an address beyond this machine without authentication.
+        """
+        self.bind(options.get("uds") or host)
+        said: dict[str, Any] = {"host": host, "port": port, **self._uvicorn(), **options}
+        _Server(uvicorn.Config(cast("Any", self), **said), self.hub).run()
+
+    def bind(self, host: str) -> None:
+        """Say to which address the server is bound, before it serves. Raises ConfigurationError."""
+        self._authenticator = resolve(self._auth, host)
+        if self._telephony is not None:
+            self._telephony.check(host, self._auth)
+        self._host = host
+        self._resolved = True
+        redact_logs()
+
+    def _uvicorn(self) -> dict[str, Any]:
+        return {
+            "ws": "tertulia.server.protocol:LiveProtocol",
+            "ws_max_size": self._limits.frame,
+            "ws_ping_interval": self._heartbeat,
+            "ws_ping_timeout": self._heartbeat,
+            "ws_per_message_deflate": False,
+            "timeout_graceful_shutdown": 10,
+            "log_level": os.environ.get("TERTULIA_LOG", "info"),
+        }
+
+    # -- who may connect
+
+    def _reachable(self, scope: Scope) -> bool:
+        """Whether the request may be for us: its origin, and without authentication its host."""
+        if not self._resolved:
+            self.bind("127.0.0.1")
+            self._host = None  # somebody else's uvicorn serves us, wherever it is bound
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if self._telephony is not None and self._telephony.serves(scope["path"]):
+            return True  # signed instead
+        if self._authenticator is None and not self._open_to(scope, headers.get(b"host")):
+            return False
+        if scope["type"] != "websocket":
+            return True
+        return origin_allowed(headers.get(b"origin"), headers.get(b"host"), self._origins)
+
+    def _open_to(self, scope: Scope, host: str | None) -> bool:
+        """Whether a connection without a token may come in."""
+        if self._auth == "off" or os.environ.get("TERTULIA_AUTH", "").lower() == "off":
+            return True
+        if self._host is None:
+            client = scope.get("client")
+            if client is not None and not is_loopback(client[0]):
+                return False
+        return host_allowed(host, self._hosts)
+
+    async def _authenticate(self, connection: HTTPConnection) -> Principal | None:
+        """Who sends a request to the HTTP API. Raises Unauthorized."""
+        if self._authenticator is None:
+            return None
+        scope = connection.scope
+        return self._authenticator.authenticate(token_of(scope["headers"], scope["query_string"]))
+
+    async def is_authenticated(self, connection: HTTPConnection) -> bool:
+        """Whether a request shows a valid token, or needs none."""
+        try:
+            await self._authenticate(connection)
+        except Unauthorized:
+            return False
+        return True
+
+    # -- what is served
+
+    def _socket(self) -> LiveSocket:
+        return LiveSocket(
+            self.hub,
+            self.runtime,
+            LiveCodec(self._limits.frame),
+            authenticator=self._authenticator,
+            limits=self._limits,
+        )
+
+    async def _call(self, socket: WebSocket) -> None:
+        """One phone call."""
+        if self._telephony is None:
+            raise ConfigurationError("there is no telephony")
+        served = LiveSocket(
+            self.hub,
+            self.runtime,
+            self._telephony.codec(self._limits.frame),
+            authenticator=None,
+            limits=self._limits,
+            user_of=self._telephony.user_of,
+            once=True,
+        )
+        await served(socket.scope, socket.receive, socket.send)
+
+    def _routes(self, agent: Runner | None, agents: Mapping[str, Runner] | None) -> list[BaseRoute]:
+        routes: list[BaseRoute] = [
+            *pages.routes(self),
+            *api.routes(
+                self.runtime,
+                agent=agent,
+                agents=agents,
+                authenticate=self._authenticate,
+                closing=self._closing,
+            ),
+        ]
+        if self._telephony is not None:
+            routes.extend(self._telephony.routes(self._call))
+        return routes
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
+        redact_logs()
+        await self.hub.check()
+        try:
+            yield
+        finally:
+            self._closing.set_result(None)
+            await self.hub.shut_down(self._finish_in)
+            if self._own_runtime:
+                await self.runtime.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says at once when it was told to stop."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """A signal came."""
+        self._hub.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def _setup_of(setup: Setup | None, agent: Runner | None) -> Setup:
+    if setup is None and agent is None:
+        raise InvalidInput("AgentApp needs a setup handler, or agent=")
+    if setup is not None:
+        if not callable(setup):  # pyright: ignore[reportUnnecessaryComparison]
+            raise InvalidInput(f"the setup handler is an async function, not {setup!r}")
+        return setup
+
+    async def answered_by_agent(session: AgentSession) -> None:
+        session.add_node(AgentNode(cast("Runner", agent)))
+        await session.start()
+        await session.wait_until_complete()
+
+    return answered_by_agent
+
+
+def _texts(value: Sequence[str] | str | None, name: str) -> tuple[str, ...] | str | None:
+    if value is None or value == "*":
+        return cast("str | None", value)
+    if isinstance(value, str):
+        raise InvalidInput(f"{name} is a list of texts, or '*': [{value!r}]")
+    return tuple(value)
+
+
+def _positive(value: float, name: str, *, zero: bool = False) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not number or value != value or value < 0 or (value == 0 and not zero):  # noqa: PLR0124
+        raise InvalidInput(f"{name} is {value!r}; it is a number above 0")
+    return value

@@ -1,0 +1,205 @@
+"""The live sessions of one process: they are made, found again, counted and brought to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import Any
+
+import msgspec
+
+from tertulia import host as hosts
+from tertulia.errors import AccessDenied
+from tertulia.live import link as links
+from tertulia.live.link import Link
+from tertulia.live.session import AgentSession, Settings, SetupChecked
+from tertulia.runtime import Runtime
+from tertulia.wire.events import SystemInit
+
+_log = logging.getLogger("tertulia.server")
+
+CHECKING = 10.0
+"""Seconds that a setup handler has to call `start` when it is checked."""
+
+
+class Counts(msgspec.Struct):
+    """What happened since the start of the process."""
+
+    connections: int = 0
+    sessions: int = 0
+    resumed: int = 0
+    refused: int = 0
+    bad_frames: int = 0
+    too_slow: int = 0
+    failed_setups: int = 0
+
+
+class Hub:
+    """Holds the live sessions; each has a task that runs the setup handler."""
+
+    def __init__(self, setup: Any, settings: Settings) -> None:
+        self._setup = setup
+        self._settings = settings
+        self._sessions: dict[str, AgentSession] = {}
+        self._setups: dict[str, asyncio.Task[None]] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self.connections = 0
+        """Connections that are open, also those that have not said who they are."""
+        self.counts = Counts()
+        self.stopping = False
+        self.not_ready: str | None = "it has not started yet"
+        """Why the server is not ready, if it is not."""
+        self.graph: dict[str, Any] = {"nodes": [], "edges": []}
+        """The graph that the setup handler builds."""
+
+    @property
+    def active(self) -> int:
+        """How many sessions have a client now."""
+        return sum(session.connected for session in self._sessions.values())
+
+    @property
+    def held(self) -> int:
+        """How many sessions live, those that wait for their client included."""
+        return len(self._sessions)
+
+    def find(self, session_id: str) -> AgentSession | None:
+        """A session that lives in this process."""
+        return self._sessions.get(session_id)
+
+    # -- connections
+
+    async def enter(
+        self,
+        runtime: Runtime,
+        init: SystemInit,
+        link: Link,
+        *,
+        user_id: str | None = None,
+        app_name: str | None = None,
+    ) -> AgentSession:
+        """The session that a client asks for, with its connection; else a new one.
+
+        Raises AccessDenied for one that belongs to somebody else, and what the store raises.
+        """
+        wanted = init.session_id
+        if wanted is None:
+            return await self._new(runtime, init, link, user_id, app_name)
+        lock = self._opening.setdefault(wanted, asyncio.Lock())
+        try:
+            async with lock:
+                session = self._sessions.get(wanted)
+                if session is None or session.complete or session.ending:
+                    if session is not None:
+                        await session.wait_until_complete()
+                    return await self._new(runtime, init, link, user_id, app_name)
+                if session.user_id != user_id:
+                    raise AccessDenied("the session belongs to somebody else", session_id=wanted)
+                self.counts.resumed += 1
+                await session.attach(link, init.after, again=True)
+                return session
+        finally:
+            if not lock.locked():
+                self._opening.pop(wanted, None)
+
+    async def _new(
+        self,
+        runtime: Runtime,
+        init: SystemInit,
+        link: Link,
+        user_id: str | None,
+        app_name: str | None,
+    ) -> AgentSession:
+        conversation = runtime.session(init.session_id, user_id=user_id, app_name=app_name)
+        row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
+        session = AgentSession(
+            conversation,
+            init,
+            settings=self._settings,
+            user_id=user_id,
+            resumed=row is not None,
+        )
+        await session.open()
+        await session.attach(link, init.after)
+        self._sessions[session.session_id] = session
+        self.counts.sessions += 1
+        with hosts.using(runtime):
+            task = asyncio.get_running_loop().create_task(self._run(session))
+        self._setups[session.session_id] = task
+        return session
+
+    async def _run(self, session: AgentSession) -> None:
+        """Run the setup handler; the session lives on where it returns early."""
+        try:
+            await _called(self._setup, session)
+            if not session.started:
+                raise RuntimeError("the setup handler returned without `await session.start()`")
+            await session.wait_until_complete()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self.counts.failed_setups += 1
+            _log.error("the setup handler failed", exc_info=error)
+            session.refuse(f"{type(error).__name__} in the setup handler: {error}")
+        finally:
+            await asyncio.shield(self._gone(session))
+
+    async def _gone(self, session: AgentSession) -> None:
+        await session.stop()
+        if self._sessions.get(session.session_id) is session:
+            del self._sessions[session.session_id]
+            self._setups.pop(session.session_id, None)
+
+    # -- the life of the server
+
+    async def check(self) -> None:
+        """Run the setup handler once without a client, on a store of its own, and see what it
+        builds. Says in `not_ready` what is wrong with it."""
+        self.not_ready = await self._checked()
+        if self.not_ready is not None:
+            _log.error("the setup handler is not ready: %s", self.not_ready)
+
+    async def _checked(self) -> str | None:
+        runtime = Runtime("memory:")
+        try:
+            with hosts.using(runtime):
+                session = AgentSession(runtime.session("startup-validation"), checking=True)
+                await asyncio.wait_for(_called(self._setup, session), CHECKING)
+            return "the setup handler returned without `await session.start()`"
+        except SetupChecked as checked:
+            self.graph = checked.graph
+            return None
+        except TimeoutError:
+            return f"the setup handler did not call start() within {CHECKING:.0f} s"
+        except Exception as error:
+            _log.error("the setup handler failed", exc_info=error)
+            return f"{type(error).__name__}: {error}"
+        finally:
+            await runtime.close()
+
+    async def shut_down(self, seconds: float) -> None:
+        """Let what is being answered finish for a while, then end every session."""
+        self.stopping = True
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.close_link(links.RESTARTING, "the server restarts: come back")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        for session in sessions:
+            await session.quiet(max(0.0, deadline - loop.time()))
+            session.finish("the server shuts down")
+        tasks = list(self._setups.values())
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=10.0)
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=5.0)
+
+
+async def _called(setup: Any, session: AgentSession) -> None:
+    """Call a setup handler, which may be synchronous only by mistake."""
+    made = setup(session)
+    if not inspect.isawaitable(made):
+        raise TypeError("the setup handler is no `async def`: it has to await session.start()")
+    await made

@@ -1,0 +1,367 @@
+"""One WebSocket of a live session, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from tertulia.errors import (
+    AgentError,
+    InvalidFrame,
+    InvalidInput,
+    SessionError,
+    Unauthorized,
+)
+from tertulia.live import link as links
+from tertulia.live.link import Link
+from tertulia.live.session import AgentSession
+from tertulia.runtime import Runtime
+from tertulia.server.auth import Authenticator, token_of
+from tertulia.server.hub import Hub
+from tertulia.wire.events import AgentErrorEvent, LiveEvent, SystemInit, fill
+from tertulia.wire.frames import MAX_FRAME, decode, encode
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger("tertulia.server")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server takes from clients."""
+
+    connections: int = 10_000
+    frame: int = MAX_FRAME
+    """Bytes of one frame."""
+    rate: float | None = None
+    """Frames a second of one connection, with bursts of twice as many; None is no limit."""
+    init_in: float = 10.0
+    """Seconds that a client has to say `system.init`."""
+    bad_frames: int = 100
+    """Frames that cannot be understood, in a row, until the connection is closed."""
+    close_in: float = 5.0
+    """Seconds that a client has to take what waits for it when it is closed."""
+
+
+class Codec(Protocol):
+    """How a client's frames become events, and events its frames."""
+
+    def decode(self, data: bytes | str) -> list[LiveEvent]:
+        """The events in a frame. Raises InvalidFrame."""
+        ...
+
+    def encode(self, event: LiveEvent) -> bytes | str | None:
+        """The frame of an event; None where there is none. Raises InvalidFrame."""
+        ...
+
+    def refuse(self, error: InvalidFrame) -> bytes | str | None:
+        """The frame that says what is wrong with one of the client's."""
+        ...
+
+
+class LiveCodec:
+    """Our own frames: text or binary, as the client's first one."""
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
+        self._as_text: bool | None = None
+
+    def decode(self, data: bytes | str) -> list[LiveEvent]:
+        """The event in a frame. Raises InvalidFrame."""
+        if self._as_text is None:
+            self._as_text = isinstance(data, str)
+        return [decode(data, self._limit)]
+
+    def encode(self, event: LiveEvent) -> bytes | str:
+        """The frame of an event. Raises InvalidFrame."""
+        data = encode(event)
+        return data.decode() if self._as_text else data
+
+    def refuse(self, error: InvalidFrame) -> bytes | str:
+        """An `agent.error`."""
+        told = AgentErrorEvent(message=str(error), payload={"code": error.code})
+        fill(told, "direction", "out")
+        return self.encode(told)
+
+
+class Refused(Exception):
+    """The connection is not let in; has the code and the reason of its close."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class LiveSocket:
+    """Serves one connection: who it is, which session it wants, what it says and gets."""
+
+    def __init__(  # noqa: PLR0913 its settings, all by name
+        self,
+        hub: Hub,
+        runtime: Runtime,
+        codec: Codec,
+        *,
+        authenticator: Authenticator | None,
+        limits: Limits,
+        user_of: Callable[[SystemInit], str | None] | None = None,
+        once: bool = False,
+    ) -> None:
+        self._hub = hub
+        self._runtime = runtime
+        self._codec = codec
+        self._authenticator = authenticator
+        self._limits = limits
+        self._user_of = user_of
+        self._once = once
+        """The connection does not come back: its loss is the end of the session."""
+        self._early: list[LiveEvent] = []
+        self._bad = 0
+        self._tokens = 0.0
+        self._filled = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the connection from its handshake to its end."""
+        await receive()  # the connect message
+        await send({"type": "websocket.accept"})
+        hub = self._hub
+        hub.connections += 1
+        hub.counts.connections += 1
+        try:
+            self._check_room()
+            link, session = await self._opened(scope, receive, send)
+        except Refused as refused:
+            hub.counts.refused += 1
+            await _close(send, refused.code, refused.reason)
+        except _Gone:
+            pass  # the client left before there was a session
+        else:
+            await self._serve(session, link, receive, send)
+        finally:
+            hub.connections -= 1
+
+    # -- the handshake
+
+    def _check_room(self) -> None:
+        if self._hub.stopping:
+            raise Refused(links.RESTARTING, "the server restarts: come back")
+        if self._hub.connections > self._limits.connections:
+            raise Refused(links.TOO_SLOW, "too many connections: come back later")
+
+    async def _opened(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[Link, AgentSession]:
+        """The session that the client wants. Raises Refused."""
+        token = token_of(scope["headers"], scope["query_string"])
+        user = None
+        if self._authenticator is not None and token is not None:
+            user = self._who(token)
+        try:
+            async with asyncio.timeout(self._limits.init_in):
+                init = await self._first(receive, send)
+        except TimeoutError:
+            raise Refused(links.NO_INIT, "no system.init came in time") from None
+        if self._authenticator is not None and user is None:
+            user = self._who(init.token)
+        if self._user_of is not None:
+            user = self._user_of(init)
+        link = Link()
+        try:
+            asked = _asked(init, scope["query_string"])
+            return link, await self._hub.enter(self._runtime, asked, link, user_id=user)
+        except (SessionError, InvalidInput) as error:
+            raise Refused(links.NOT_ALLOWED, _reason(error)) from error
+        except AgentError as error:
+            _log.error("a live session could not be opened", exc_info=error)
+            raise Refused(
+                links.FAILED, "the session could not be opened: come back later"
+            ) from error
+
+    def _who(self, token: str | None) -> str:
+        if self._authenticator is None:
+            raise Refused(links.FAILED, "there is no authentication")
+        try:
+            return self._authenticator.authenticate(token).user
+        except Unauthorized as error:
+            raise Refused(links.NOT_AUTHENTICATED, str(error)) from error
+
+    async def _first(self, receive: Receive, send: Send) -> SystemInit:
+        """The first frame; what is not one is answered, and the client may try again."""
+        while True:
+            events = await self._events(await receive(), send)
+            if events and isinstance(events[0], SystemInit):
+                self._early = events[1:]
+                return events[0]
+            if events:
+                said = f"the first frame is a {events[0].type}; send system.init first"
+                await self._refuse(InvalidFrame(said, code="wrong_first_frame"), send)
+
+    # -- the session
+
+    async def _serve(self, session: AgentSession, link: Link, receive: Receive, send: Send) -> None:
+        writer = asyncio.get_running_loop().create_task(self._write(session, link, send))
+        reason, for_good = "lost", self._once
+        try:
+            for event in self._early:
+                await session.receive(event)
+            reason, for_good = await self._read(session, receive, send, link)
+        except asyncio.CancelledError:
+            reason = "the server shuts down"
+            raise
+        finally:
+            link.close(links.NORMAL, "the connection is gone")
+            writer.cancel()
+            session.detach(link, reason, for_good=for_good or self._once)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([writer], timeout=self._limits.close_in)
+
+    async def _read(
+        self, session: AgentSession, receive: Receive, send: Send, link: Link
+    ) -> tuple[str, bool]:
+        """Take the client's frames until it leaves: why it left, and whether for good."""
+        limited = self._limits.rate is not None
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                code = message.get("code", 1005)
+                return f"closed with {code}", code == links.NORMAL and link.closed is None
+            if limited:
+                await self._pace()
+            data = message.get("bytes")
+            if data is None:
+                data = message.get("text", "")
+            try:
+                events = self._codec.decode(data)
+            except InvalidFrame as error:
+                await self._bad_frame(error, link)
+                continue
+            self._bad = 0
+            for event in events:
+                if isinstance(event, SystemInit):
+                    said = "the session is open already; system.init is the first frame only"
+                    await self._bad_frame(InvalidFrame(said, code="already_open"), link)
+                else:
+                    await self._take(session, event, link)
+
+    async def _take(self, session: AgentSession, event: LiveEvent, link: Link) -> None:
+        if event.id is not None and not 0 < len(event.id) <= 200:
+            said = "the id of an event is text of 1 to 200 characters"
+            await self._bad_frame(InvalidFrame(said, code="invalid_field"), link)
+            return
+        await session.receive(event)
+
+    async def _bad_frame(self, error: InvalidFrame, link: Link) -> None:
+        """Tell the client what was wrong; who sends nothing else is closed."""
+        self._hub.counts.bad_frames += 1
+        self._bad += 1
+        told = AgentErrorEvent(message=str(error), payload={"code": error.code})
+        fill(told, "direction", "out")
+        link.push(told)
+        if self._bad >= self._limits.bad_frames:
+            link.close(1008, "too many frames that cannot be understood")
+
+    async def _pace(self) -> None:
+        """Let a client wait that sends faster than it may."""
+        rate = self._limits.rate or 1.0
+        now = monotonic()
+        self._tokens = min(rate * 2, self._tokens + (now - self._filled) * rate)
+        self._filled = now
+        if self._tokens < 1:
+            await asyncio.sleep((1 - self._tokens) / rate)
+            self._tokens += 1
+        self._tokens -= 1
+
+    async def _write(self, session: AgentSession, link: Link, send: Send) -> None:
+        """Write what the link has, and close the connection when it is closed."""
+        codec, answers = self._codec, session.answers
+        with contextlib.suppress(OSError):  # gone: the reader is told so
+            while await link.wait():
+                event = link.next()
+                if event is None:
+                    continue
+                try:
+                    data = codec.encode(event)
+                except InvalidFrame as error:
+                    await session.report(str(error), payload={"code": error.code})
+                    continue
+                if data is not None:
+                    await _send(send, data)
+                answers.delivered(event)
+            code, reason = link.closed or (links.NORMAL, "")
+            if code == links.TOO_SLOW:
+                self._hub.counts.too_slow += 1
+            async with asyncio.timeout(self._limits.close_in):
+                await _close(send, code, reason)
+
+    # -- frames before there is a session
+
+    async def _events(self, message: MutableMapping[str, Any], send: Send) -> list[LiveEvent]:
+        if message["type"] == "websocket.disconnect":
+            raise _Gone
+        data = message.get("bytes")
+        try:
+            return self._codec.decode(message.get("text", "") if data is None else data)
+        except InvalidFrame as error:
+            await self._refuse(error, send)
+            return []
+
+    async def _refuse(self, error: InvalidFrame, send: Send) -> None:
+        self._hub.counts.bad_frames += 1
+        self._bad += 1
+        if self._bad >= self._limits.bad_frames:
+            raise Refused(1008, "too many frames that cannot be understood")
+        data = self._codec.refuse(error)
+        if data is not None:
+            await _send(send, data)
+
+
+class _Gone(Exception):
+    """The client left before it said anything."""
+
+
+async def _send(send: Send, data: bytes | str) -> None:
+    if isinstance(data, str):
+        await send({"type": "websocket.send", "text": data})
+    else:
+        await send({"type": "websocket.send", "bytes": data})
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    await send({"type": "websocket.close", "code": code, "reason": _short(reason)})
+
+
+def _short(reason: str) -> str:
+    """A reason as long as a close frame may have it."""
+    return reason.encode()[:120].decode(errors="ignore")
+
+
+def _reason(error: AgentError) -> str:
+    """Why a session cannot be had; not whose it is."""
+    if isinstance(error, PermissionError):
+        return "the session belongs to somebody else"
+    return str(error)
+
+
+def _asked(init: SystemInit, query: bytes) -> SystemInit:
+    """The first frame, with what the query says where the frame says nothing.
+
+    Raises InvalidInput.
+    """
+    said = dict(parse_qsl(query.decode("latin-1")))
+    session_id = init.session_id or said.get("session_id")
+    after = init.after
+    if after is None and "after" in said:
+        if not said["after"].isdigit() or len(said["after"]) > 15:
+            raise InvalidInput("after is a seq: a whole number from 0 on")
+        after = int(said["after"])
+    if after is not None and after < 0:
+        raise InvalidInput("after is a seq: a whole number from 0 on")
+    return msgspec.structs.replace(init, session_id=session_id, after=after, token=None)
