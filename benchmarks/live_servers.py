@@ -44,6 +44,18 @@ class Served(Measured):
         return server
 
 
+class Tertulia(Served):
+    """Ours, as `run` serves it, on a file of SQLite."""
+
+    does: ClassVar[Mapping[Doing, str]] = {
+        "echo": "benchmarks.live_ours:echo",
+        "brief": "benchmarks.live_ours:brief",
+        "speak": "benchmarks.live_ours:speak",
+    }
+    session_class = "AgentSession"
+    distributions = ("tertulia", "msgspec", "starlette", *STACK)
+
+
 class Starlette(Served):
     """The bare echo."""
 
