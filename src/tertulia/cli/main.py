@@ -24,6 +24,7 @@ tertulia.db in your data folder. It is named on the first line, on standard erro
 
 COMMANDS = {
     "chat": "chat",
+    "serve": "serving",
     "connect": "connecting",
     "sessions": "listing",
     "show": "inspecting",
