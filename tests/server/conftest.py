@@ -60,12 +60,12 @@ def clerk(model: ScriptedModel) -> Agent:
 @pytest.fixture
 async def web(runtime: Runtime, clerk: Agent) -> AsyncIterator[Client]:
     """A client that everything is allowed to."""
-    async with serving([*routes(runtime, agent=clerk)]) as client:
+    async with serving(routes(runtime, agent=clerk)) as client:
         yield client
 
 
 @pytest.fixture
 async def guarded(runtime: Runtime, clerk: Agent) -> AsyncIterator[Client]:
     """A client of a server that asks who sends a request."""
-    async with serving([*routes(runtime, agent=clerk, authenticate=by_name)]) as client:
+    async with serving(routes(runtime, agent=clerk, authenticate=by_name)) as client:
         yield client

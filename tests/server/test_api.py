@@ -121,7 +121,7 @@ async def test_a_turn_is_run_by_the_agent_that_has_the_floor(runtime: Runtime) -
         "first": Agent("one", model=ScriptedModel("I am one.", "still one")),
         "second": Agent("two", model=ScriptedModel("I am two.", "still two")),
     }
-    async with serving([*routes(runtime, agents=agents)]) as web:
+    async with serving(routes(runtime, agents=agents)) as web:
         await web.post("/v1/sessions", {"id": "s"})
         nobody = await web.ask("POST", "/v1/sessions/s/run", {"input": "hi"})
         assert nobody.status == 422
@@ -221,7 +221,7 @@ async def test_retention_refuses_a_deletion(web: Client) -> None:
 
 
 async def test_a_server_without_an_agent_says_so(runtime: Runtime) -> None:
-    async with serving([*routes(runtime)]) as web:
+    async with serving(routes(runtime)) as web:
         await web.post("/v1/sessions", {"id": "s"})
         refused = await web.ask("POST", "/v1/sessions/s/run", {"input": "hi"})
         assert (refused.status, refused.data["error"]["type"]) == (422, "InvalidInput")

@@ -7,8 +7,8 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import AsyncGenerator, Generator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -83,7 +83,7 @@ class Listening:
             name, _, value = line.rstrip("\n").partition(": ")
             fields[name or "comment"] = value.strip()
         data = json.loads(fields["data"]) if "data" in fields else None
-        return Told(fields.get("event", ""), data, fields.get("id"), fields.get(""))
+        return Told(fields.get("event", ""), data, fields.get("id"), fields.get("comment"))
 
 
 class Client:
@@ -119,6 +119,10 @@ class Client:
         answered = await self.ask("POST", path, {} if body is None else body, headers)
         assert answered.status in (200, 201), answered
         return answered.data
+
+    async def send(self, method: str, path: str, body: Any) -> http.client.HTTPConnection:
+        """The connection over which a request was sent whose answer nobody waits for."""
+        return await asyncio.to_thread(self._begin, method, path, body, None, None)
 
     async def listen(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
@@ -172,9 +176,9 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(routes: list[BaseRoute] | ASGIApp) -> AsyncGenerator[Client]:
+async def serving(routes: Sequence[BaseRoute] | ASGIApp) -> AsyncGenerator[Client]:
     """A server of some routes on a free port, and a client for it."""
-    app = Starlette(routes=routes) if isinstance(routes, list) else routes
+    app = routes if callable(routes) else Starlette(routes=routes)
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
     config.timeout_graceful_shutdown = 5
     server = _Server(config)
@@ -203,8 +207,8 @@ def misfit(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> st
     if "type" in schema and not _is_a(value, schema["type"]):
         return f"{value!r} is no {schema['type']}"
     if isinstance(value, dict):
-        return _misfit_of_object(value, schema, root)
-    items = value if isinstance(value, list) else ()
+        return _misfit_of_object(cast("dict[str, Any]", value), schema, root)
+    items = cast("list[Any]", value) if isinstance(value, list) else ()
     faults = (misfit(each, schema.get("items", {}), root) for each in items)
     return next((fault for fault in faults if fault), None)
 

@@ -188,20 +188,28 @@ def routes(
     works with sessions of their own only. Without it, or where it gives None, all is allowed.
     When `closing` is given, whoever follows a log is told to come back.
     """
-    named = {each.name: each for each in (agent, *(agents or {}).values()) if each and each.name}
     service = Service(
         runtime=runtime,
-        agents={**named, **(agents or {})},
+        agents={**_named(agent, agents or {}), **(agents or {})},
         agent=agent,
         authenticate=authenticate,
         closing=closing,
         document=openapi.document(OPERATIONS, secured=authenticate is not None),
     )
+    return [*_served(service), Route("/v1/{rest:path}", _Nowhere())]
+
+
+def _served(service: Service) -> list[Route]:
+    """One route for each path, whatever its methods."""
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    made = [Route(path, Endpoint(service, path, there)) for path, there in by_path.items()]
-    return [*made, Route("/v1/{rest:path}", _Nowhere())]
+    return [Route(path, Endpoint(service, path, there)) for path, there in by_path.items()]
+
+
+def _named(agent: Runner | None, agents: Mapping[str, Runner]) -> dict[str, Runner]:
+    """The agents by their own names, by which the floor is kept."""
+    return {each.name: each for each in (agent, *agents.values()) if each and each.name}
 
 
 class _Nowhere:
