@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -46,14 +46,28 @@ class CrewSession(LiveSession):
     It is our AgentSession, with the SDK's classes in what the client began with.
     """
 
+    task_manager: TaskManager
+    """Runs tasks that end with the session."""
+    init_event: SystemInit
+    """The client's first frame, with the SDK's classes in it."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._begin()
+
+    @classmethod
+    def of(cls, session: LiveSession) -> CrewSession:
+        """A session that has not started, as one of this class: the same object."""
+        cast("Any", session).__class__ = cls
+        made = cast("CrewSession", session)
+        made._begin()
+        return made
+
+    def _begin(self) -> None:
         self.sink = EchoingSink(self)
         self.task_manager = TaskManager()
-        """Runs tasks that end with the session."""
         context: Any = context_of(self.init.session_context)
-        self.init_event: SystemInit = msgspec.structs.replace(self.init, session_context=context)
-        """The client's first frame."""
+        self.init_event = msgspec.structs.replace(self.init, session_context=context)
 
     @property
     def session_context(self) -> Any:
