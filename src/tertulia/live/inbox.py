@@ -90,15 +90,26 @@ class Inbox(Generic[T]):
             self._items = deque(item for item in self._items if not wanted(item))
         return pulled
 
-    async def take(self) -> T:
-        """The next item; waits for one."""
+    def pop(self) -> T | None:
+        """The next item, if there is one."""
+        if not self._items:
+            return None
+        item = self._items.popleft()
+        if self._freed or not self._patient:
+            self._free()
+        return item
+
+    async def wait(self) -> None:
+        """Wait until there is an item."""
         while not self._items:
             self.dropped = 0
             taker = self._taker = asyncio.get_running_loop().create_future()
             await taker
-        item = self._items.popleft()
-        if self._freed or not self._patient:
-            self._free()
+
+    async def take(self) -> T:
+        """The next item; waits for one."""
+        while (item := self.pop()) is None:
+            await self.wait()
         return item
 
     def _drop(self) -> bool:

@@ -55,8 +55,11 @@ class Inlet:
         """Take an event. It waits for a place where the nodes are slower than the client."""
         if self._closed:
             return
-        if self._open and not self._busy and not _to_be_logged(event):
-            await self._dispatch(event)
+        if self._open and not self._busy and not (event.kept and _to_be_logged(event)):
+            self._session.hooks_get(event)
+            for node in self._roots:
+                if not node.offer(event):
+                    await node.queue_event(event)
             return
         if not self._inbox.offer(event):
             await self._inbox.put(event)

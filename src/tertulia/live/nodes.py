@@ -193,7 +193,10 @@ class Node:
     async def _work(self) -> None:
         inbox = self._inbox
         while True:
-            event = await inbox.take()
+            event = inbox.pop()
+            if event is None:
+                await inbox.wait()
+                continue
             self._current = event
             try:
                 await self.process_event(event)

@@ -104,6 +104,8 @@ class AgentSession:
         self._stopping: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
+        self._clock = conversation._host.clock  # pyright: ignore[reportPrivateUsage]
+        self._written = (0, "")
         self._after: int | None = None
         self._ids = f"{uuid4().hex[:12]}-"
         self._count = 0
@@ -353,7 +355,7 @@ class AgentSession:
             self._count += 1
             fill(event, "id", f"{self._ids}{self._count}")
         if event.timestamp is None:
-            fill(event, "timestamp", to_iso(self._now()))
+            fill(event, "timestamp", self._timestamp())
 
     def client_gets(self, event: LiveEvent) -> None:
         """Send an event to the client, if it is there."""
@@ -375,8 +377,12 @@ class AgentSession:
 
     # -- inside
 
-    def _now(self) -> int:
-        return self.conversation._host.clock.now()  # pyright: ignore[reportPrivateUsage]
+    def _timestamp(self) -> str:
+        """The time as text, to the millisecond."""
+        milliseconds = self._clock.now() // 1_000
+        if milliseconds != self._written[0]:
+            self._written = milliseconds, to_iso(milliseconds * 1_000)
+        return self._written[1]
 
     def _connection(self) -> dict[str, Any]:
         begun = self.init.session_context

@@ -70,6 +70,10 @@ class Sink:
             return True
         if event.direction is None:
             session.stamp(event, "out")
+        if type(event) in _PLAIN and not self._busy:
+            session.client_gets(event)
+            session.hooks_get(event)
+            return True
         if not self._busy and not self._to_be_logged(event):
             self._pass(event)
             return True
@@ -220,6 +224,7 @@ class Sink:
         session = self._session
         if isinstance(event, ResponseChunk) and event.request_id in self._cut:
             return
+        _learn(type(event))
         session.answers.passed(event)
         session.client_gets(event)
         session.hooks_get(event)
@@ -229,6 +234,16 @@ class Sink:
             session.finish("the call was ended")
         elif isinstance(event, AgentErrorEvent) and _ends(event):
             session.finish(f"fatal error: {event.message}"[:100])
+
+
+_PLAIN: set[type[LiveEvent]] = set()
+"""Classes of events that nothing has to be done with but to hand them on."""
+_SPECIAL = (ResponseStart, ResponseChunk, ResponseEnd, EndCall, TransferCall, AgentErrorEvent)
+
+
+def _learn(kind: type[LiveEvent]) -> None:
+    if not kind.kept and not issubclass(kind, _SPECIAL):
+        _PLAIN.add(kind)
 
 
 def _of(request_id: str, event: LiveEvent) -> bool:
