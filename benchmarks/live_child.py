@@ -3,7 +3,8 @@
     python -m benchmarks.live_child MODULE:FUNCTION PORT FOLDER
 
 Each line on its standard input is the name of a class; the answer is a line of JSON: how many
-tasks, descriptors, threads and objects of that class there are, and how much memory is in use.
+tasks, descriptors, threads and objects of that class there are, and how much memory is in use,
+and how much of it is SQLite's.
 The end of the input ends the process.
 """
 

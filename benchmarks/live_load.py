@@ -25,6 +25,7 @@ from benchmarks.workloads import Options, Result, milliseconds
 
 WARM_UP = 0.3
 SETTLE_LIMIT = 30.0
+COUNTED = ("sessions", "tasks", "descriptors", "threads")
 
 clock = time.perf_counter
 
@@ -157,10 +158,16 @@ async def _churn(served: Served, folder: Path, options: Options) -> Result:
         await come_and_go(server.port, options["connects"], lose_each=options["lose_each"])
         elapsed = clock() - started
         after = await _settled(server, before)
-    left = {f"left_{name}": after[name] - before[name] for name in after if name != "resident"}
-    growth = 100 * (after["resident"] - before["resident"]) / before["resident"]
-    base = before["resident"] / 1024 / 1024
-    return {"value": growth, "base_mb": base, "per_second": options["connects"] / elapsed, **left}
+    base = before["resident"]
+    grown = after["resident"] - base
+    cached = after["page_cache"] - before["page_cache"]
+    return {
+        "value": 100 * (grown - cached) / base,
+        "with_page_cache": 100 * grown / base,
+        "base_mb": base / 1024 / 1024,
+        "per_second": options["connects"] / elapsed,
+        **{f"left_{name}": after[name] - before[name] for name in COUNTED},
+    }
 
 
 async def _settled(server: Server, before: dict[str, int] | None) -> dict[str, int]:
@@ -170,10 +177,9 @@ async def _settled(server: Server, before: dict[str, int] | None) -> dict[str, i
     while clock() < deadline:
         await asyncio.sleep(2)
         now = await server.holds()
-        counted = [name for name in now if name != "resident"]
-        if before is None and all(now[name] >= last[name] for name in counted):
+        if before is None and all(now[name] >= last[name] for name in COUNTED):
             return now
-        if before is not None and all(now[name] <= before[name] for name in counted):
+        if before is not None and all(now[name] <= before[name] for name in COUNTED):
             return now
         last = now
     return last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,14 @@ async def holdings(session_class: str) -> dict[str, int]:
         "threads": threading.active_count(),
         "sessions": sum(type(each).__name__ == session_class for each in gc.get_objects()),
         "resident": resident(os.getpid()),
+        "page_cache": page_cache(),
     }
+
+
+def page_cache() -> int:
+    """The bytes of SQLite, which fills a cache of a fixed size with what it has read or written."""
+    apsw = sys.modules.get("apsw")
+    return 0 if apsw is None else int(apsw.memory_used())
 
 
 def resident(process: int) -> int:
