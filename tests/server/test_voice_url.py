@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
-from starlette.websockets import WebSocket
 from tests.server.web import Answered, Client, serving
 
+from tertulia import Runtime
 from tertulia.errors import ConfigurationError
+from tertulia.live import AgentSession, Settings
+from tertulia.server.hub import Hub
+from tertulia.server.socket import Limits
 from tertulia.server.telephony import Telephony
 from tertulia.wire.voice import signature
 
@@ -22,8 +26,17 @@ PUBLIC = "calls.example.com"
 FORM = {"CallSid": "CA1", "From": "+15550100", "To": "+15550101", "Caller": "Zoë & Co"}
 
 
-async def nobody(socket: WebSocket) -> None:
-    raise AssertionError(f"{socket.url} was not meant to be asked")
+async def nobody(session: AgentSession) -> None:
+    raise AssertionError(f"{session.session_id} was not meant to begin")
+
+
+@contextlib.asynccontextmanager
+async def asked(telephony: Telephony) -> AsyncGenerator[Client]:
+    """Whoever asks a server that has this telephony."""
+    async with Runtime("memory:") as runtime:
+        routes = telephony.routes(Hub(nobody, Settings()), runtime, Limits())
+        async with serving(routes) as client:
+            yield client
 
 
 @pytest.fixture
@@ -31,14 +44,14 @@ async def web() -> AsyncIterator[Client]:
     telephony = Telephony(
         f"wss://{PUBLIC}/eu", auth_token=SECRET, welcome_greeting="Hello!", dtmf_detection=True
     )
-    async with serving([*telephony.routes(nobody)]) as client:
+    async with asked(telephony) as client:
         yield client
 
 
 @pytest.fixture
 async def unsigned() -> AsyncIterator[Client]:
     telephony = Telephony(parameters={"shop": "Lisbon"}, languages=[{"code": "pt-PT"}])
-    async with serving([*telephony.routes(nobody)]) as client:
+    async with asked(telephony) as client:
         yield client
 
 
@@ -173,7 +186,7 @@ async def test_any_other_call_is_hung_up(unsigned: Client, handed_off: str | Non
 
 async def test_an_action_of_the_applications_own_is_asked_instead() -> None:
     telephony = Telephony(f"wss://{PUBLIC}", action="https://example.com/next")
-    async with serving([*telephony.routes(nobody)]) as client:
+    async with asked(telephony) as client:
         [connect] = parsed(await posted(client, "/voice"))
     assert connect.attrib == {"action": "https://example.com/next"}
 

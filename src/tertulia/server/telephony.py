@@ -18,10 +18,14 @@ import msgspec
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket
 
 from tertulia.errors import ConfigurationError, InvalidInput
+from tertulia.runtime import Runtime
+from tertulia.server.calls import CallSocket
+from tertulia.server.hub import Hub
 from tertulia.server.origins import is_loopback
+from tertulia.server.socket import Limits, Receive, Scope, Send
+from tertulia.wire.events import SystemInit
 from tertulia.wire.voice import hangup_response, signed, transfer_response, voice_response
 
 MAX_FORM = 64 * 1024
@@ -80,7 +84,7 @@ class Telephony:
         self.relay_path = f"{self.path}/relay"
         self.url = None if url is None else _relay_url(url, self.relay_path)
         self.welcome_greeting = welcome_greeting
-        self.user = user
+        self._user = user
         self._token = auth_token or os.environ.get("TERTULIA_TELEPHONY_TOKEN") or None
         if self._token is not None and self.url is None:
             raise ConfigurationError(
@@ -111,21 +115,35 @@ class Telephony:
             )
         _log.warning("PHONE CALLS ARE NOT CHECKED on %s: everybody can pretend to be a call", host)
 
-    def routes(self, answer: Callable[[WebSocket], Awaitable[None]]) -> Sequence[BaseRoute]:
-        """The voice URL, the one that is asked at the end, and the relay, which `answer` serves."""
+    def routes(self, hub: Hub, runtime: Runtime, limits: Limits) -> list[BaseRoute]:
+        """What an app serves to answer calls: the voice URL, the one for the end, and the relay."""
 
-        async def relay(socket: WebSocket) -> None:
-            if self.is_signed(socket, self.url or "", None):
-                await answer(socket)
-            else:
-                _log.warning("a phone call with a wrong signature was refused")
-                await socket.close()  # before it is accepted: the handshake gets a 403
+        async def relay(scope: Scope, receive: Receive, send: Send) -> None:
+            call = CallSocket(
+                hub,
+                runtime,
+                limits=limits,
+                greeting=self.welcome_greeting,
+                user_of=self.user_of,
+            )
+            await call(scope, receive, send)
 
-        return (
+        return [
             Route(self.path, self._voice, methods=["GET", "POST"]),
             Route(f"{self.path}/ended", self._ended, methods=["GET", "POST"]),
-            WebSocketRoute(self.relay_path, relay),
-        )
+            WebSocketRoute(self.relay_path, _Guarded(self, relay)),
+        ]
+
+    def serves(self, path: str) -> bool:
+        """Whether requests for a path are a carrier's and signed: then nothing else is asked."""
+        ours = path in (self.path, f"{self.path}/ended", self.relay_path)
+        return ours and self._token is not None
+
+    def user_of(self, init: SystemInit) -> str | None:
+        """Who owns the session of a call."""
+        begun = init.session_context
+        caller = begun.caller if begun is not None else None
+        return None if self._user is None else self._user(caller or {})
 
     def is_signed(
         self, connection: HTTPConnection, url: str, form: Mapping[str, Sequence[str]] | None
@@ -190,6 +208,26 @@ class Telephony:
             scheme = "ws" if is_loopback(re.sub(r":\d*\Z", "", host)) else "wss"
             relay = f"{scheme}://{host}{self.relay_path}"
         return relay, f"http{relay.removeprefix('ws').removesuffix('/relay')}"
+
+
+class _Guarded:
+    """The relay, for handshakes that are signed; others are refused with a 403."""
+
+    def __init__(
+        self, telephony: Telephony, relay: Callable[[Scope, Receive, Send], Awaitable[None]]
+    ) -> None:
+        self._telephony = telephony
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one handshake."""
+        telephony = self._telephony
+        if telephony.is_signed(HTTPConnection(scope), telephony.url or "", None):
+            await self._relay(scope, receive, send)
+            return
+        _log.warning("a phone call with a wrong signature was refused")
+        await receive()  # the connect message
+        await send({"type": "websocket.close"})
 
 
 def _path(path: str) -> str:

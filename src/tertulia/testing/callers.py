@@ -230,6 +230,7 @@ class SimulatedCaller:
         await self.sends(encode(ErrorFrame(description=f"Invalid message: {wrong}")))
         if self._in_turn >= MOST_REFUSED:
             await self.hangs_up()
+            raise self._closed()
 
 
 def _first_frame() -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""One phone call: the carrier's WebSocket on one side, a live session on the other.
+
+A call cannot come back: when its connection is gone, its session ends. What was said stays in the
+log of the conversation, which a later connection for the same call goes on with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from tertulia.errors import InvalidFrame
+from tertulia.live.link import REPLACED, Link
+from tertulia.live.session import AgentSession
+from tertulia.runtime import Runtime
+from tertulia.server.hub import Hub
+from tertulia.server.socket import Limits, LiveSocket, Receive, Scope, Send
+from tertulia.wire.events import AgentErrorEvent, AgentSpeak, EndCall, LiveEvent, SystemInit
+from tertulia.wire.relay import BY_CARRIER, Relay
+
+_log = logging.getLogger("tertulia.server")
+
+
+class RelayCodec:
+    """The carrier's frames."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def decode(self, data: bytes | str) -> list[LiveEvent]:
+        """The events in a frame. Raises InvalidFrame."""
+        return self._relay.receive(data)
+
+    def encode(self, event: LiveEvent) -> str | None:
+        """The frame of an event; None where there is none. Raises InvalidFrame."""
+        return self._relay.send(event)
+
+    def refuse(self, error: InvalidFrame) -> None:
+        """A carrier takes no frame for this: it is logged."""
+        _log.warning("a frame of a phone call was ignored: %s", error)
+
+
+class CallSocket(LiveSocket):
+    """Serves one call, from its first frame to its end."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        runtime: Runtime,
+        *,
+        limits: Limits,
+        greeting: str | None = None,
+        user_of: Callable[[SystemInit], str | None] | None = None,
+    ) -> None:
+        self._relay = Relay(limits.frame)
+        super().__init__(
+            hub,
+            runtime,
+            RelayCodec(self._relay),
+            authenticator=None,
+            limits=limits,
+            user_of=user_of,
+            once=True,
+        )
+        self._greeting = greeting
+        self._session: AgentSession | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the call; before its connection is closed, the carrier is told to go on."""
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.close" and self._carrier_waits(message["code"]):
+                text = self._relay.send(EndCall())
+                if text is not None:
+                    await send({"type": "websocket.send", "text": text})
+            await send(message)
+            if self._relay.ended and self._session is not None:
+                self._session.finish("the call was handed on")
+
+        await super().__call__(scope, receive, sending)
+
+    def _carrier_waits(self, code: object) -> bool:
+        """Whether there is a call, and no newer connection for it."""
+        return self._relay.call is not None and code != REPLACED
+
+    async def _serve(self, session: AgentSession, link: Link, receive: Receive, send: Send) -> None:
+        self._session = session
+        if self._greeting:  # the carrier says it by itself; it is the first message
+            spoken = AgentSpeak(text=self._greeting, metadata=dict(BY_CARRIER))
+            self._relay.send(spoken)
+            await session.send_event(spoken)
+            await session.sink.idle()
+        await super()._serve(session, link, receive, send)
+
+    async def _take(self, session: AgentSession, event: LiveEvent, link: Link) -> None:
+        if isinstance(event, AgentErrorEvent):  # what a client says of the agent is not logged
+            await session.send_event(event)
+        else:
+            await super()._take(session, event, link)
+
+    async def _bad_frame(self, error: InvalidFrame, link: Link) -> None:
+        await super()._bad_frame(error, link)
+        if self._session is not None:
+            await self._session.report(str(error), payload={"code": error.code})
