@@ -12,11 +12,17 @@ let lights = null;
 let live = null;
 let countdown = null;
 
+/** An address of the server, beside the folder of this file. */
+const place = (path) => new URL(path, import.meta.url);
+
+/** The token, which stands behind the # of the address: that part is sent to nobody. */
+const token = () => new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined;
+
 /** Open the session of this tab again, with all that was said in it, or a new one. */
 function start() {
-  live = connect("ws", {
+  live = connect(place("../ws"), {
     after: 0,
-    token: new URLSearchParams(location.hash.slice(1)).get("token") ?? undefined,
+    token: token(),
     storage: sessionStorage,
     onState: showState,
     onAnswer: showAnswer,
@@ -47,10 +53,11 @@ function ready({ session_id: id }) {
 }
 
 async function drawGraph(id) {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const answer = await fetch(`graph.json?session_id=${encodeURIComponent(id)}`, { headers });
-  if (answer.ok) lights = draw(await answer.json(), $("graph"));
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const address = place(`../graph.json?session_id=${encodeURIComponent(id)}`);
+  const answer = await fetch(address, { headers });
+  const graph = answer.ok ? await answer.json() : { nodes: [] };
+  if (graph.nodes.length > 0) lights = draw(graph, $("graph"));
 }
 
 // -- the chat
@@ -72,7 +79,7 @@ function showAnswer({ requestId, text, state }) {
   answers.set(requestId, shown);
   keepingPlace(() => {
     shown.textContent = text;
-    shown.classList.toggle("streaming", state === "streaming");
+    for (const each of ["streaming", "lost"]) shown.classList.toggle(each, state === each);
     const note = { interrupted: "stopped here", lost: "cut off: the server went away" }[state];
     if (note) shown.dataset.note = note;
     else delete shown.dataset.note;
@@ -128,7 +135,8 @@ function showState(state, { code, reason, retryIn } = {}) {
   if (state !== "open") lights?.clear();
   if (state === "waiting") {
     const until = Date.now() + retryIn;
-    const count = () => tell(`Lost; again in ${Math.max(0, Math.ceil((until - Date.now()) / 1000))} s`);
+    const left = () => Math.max(0, Math.ceil((until - Date.now()) / 1000));
+    const count = () => tell(`Lost; again in ${left()} s`);
     countdown = setInterval(count, 500);
     count();
   }
@@ -148,6 +156,7 @@ function closed(code, reason, tell) {
 let newest = null; // {item, event, count, length} of the row on top
 
 function list(event, way) {
+  lights?.show(way === "in" ? "root" : "sink");
   const chunk = event.type === "agent.llm.response.chunk";
   if (chunk && newest?.event.type === event.type && newest.event.request_id === event.request_id) {
     newest.count += 1;
@@ -164,7 +173,8 @@ function list(event, way) {
     item.append(span);
     return span;
   };
-  cell("way", way === "in" ? "→" : "←").title = way === "in" ? "from this page" : "from the server";
+  const [arrow, from] = way === "in" ? ["→", "from this page"] : ["←", "from the server"];
+  cell("way", arrow).title = from;
   cell("type", event.type).title = event.type;
   const gist = cell("gist", gistOf(event));
   cell("seq", event.seq == null ? "" : `#${event.seq}`);

@@ -1,0 +1,63 @@
+"""The application that the browser talks to: `python live_app.py PORT DATABASE`.
+
+It counts ("count 3"), thinks until its client was gone and is back ("later 3"), repeats
+("say ..."), and ends the call ("goodbye").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+from tertulia.live import AgentSession, Node, OutputNode
+from tertulia.messages import Message
+from tertulia.server.app import AgentApp
+from tertulia.wire.events import AgentLog, EndCall, LiveEvent, LLMRequest
+
+PACE = 0.01  # seconds from word to word
+LONG_BACK = 0.6  # seconds: longer than a client waits for what it missed
+
+
+class Thinking(Node):
+    """Lets a request for "later" wait until its client has come back."""
+
+    async def process_event(self, event: LiveEvent) -> None:
+        newest = (await self.session.conversation.history())[-1:]
+        if isinstance(event, LLMRequest) and newest and newest[0].text.startswith("later"):
+            await self.send_event(AgentLog(name="thinking"))
+            while self.session.connected:
+                await asyncio.sleep(PACE)
+            while not self.session.connected:
+                await asyncio.sleep(PACE)
+            await asyncio.sleep(LONG_BACK)
+        await self.send_event(event)
+
+
+class Answers(OutputNode):
+    """Counts, repeats, or ends the call."""
+
+    async def generate_response(self, messages: list[Message]) -> AsyncIterator[str]:
+        order, _, rest = messages[-1].text.partition(" ")
+        if order == "say":
+            yield rest
+        if order == "goodbye":
+            yield "Goodbye."
+            await self.send_event(EndCall())
+        for number in range(int(rest) if order in ("count", "later") else 0):
+            yield f"w{number}😀 "
+            await asyncio.sleep(PACE)
+
+
+async def setup(session: AgentSession) -> None:
+    """One graph for all."""
+    thinking, answers = Thinking("thinking"), Answers("answers", is_interruptible=True)
+    session.add_node(thinking)
+    session.add_node(answers)
+    session.add_edge(thinking, answers)
+    await session.start()
+    await session.wait_until_complete()
+
+
+if __name__ == "__main__":
+    AgentApp(setup, store=f"sqlite:///{sys.argv[2]}").run(port=int(sys.argv[1]))
