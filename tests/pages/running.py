@@ -14,12 +14,14 @@ from tertulia import Agent, Message, Session
 
 BLOCKS = Path(__file__).parent / "blocks"
 _IMPORT = re.compile(r"^from (?:agnt5|agent)((?:\.stores|\.errors)?) import ", re.MULTILINE)
+_ATOMS = re.compile(r"^from smallestai\.atoms\.(?:agent|crew)(\.\w+) import ", re.MULTILINE)
 Names = dict[str, Any]
 
 
 def block(name: str) -> str:
     """A block as it is printed, but for its import lines; ``[...]`` is some JSON."""
     text = (BLOCKS / f"{name}.txt").read_text()
+    text = _ATOMS.sub(r"from tertulia.compat.atoms\1 import ", text)
     return _IMPORT.sub(r"from tertulia\1 import ", text).replace("[...]", '["..."]')
 
 

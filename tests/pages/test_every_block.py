@@ -1,4 +1,7 @@
-"""Every block of the two pages that has to run is kept here, and a test runs it."""
+"""Every block of the pages that has to run is kept here, and a test runs it.
+
+Page 000 lost its indentation; its blocks have that of page 001, line by line.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from pathlib import Path
 import pytest
 from tests.pages.running import BLOCKS
 
+PAGES_000_001 = {
+    "1. Graph Construction": "graph_construction",
+    "2. Event Hooks": "event_hooks",
+    "Example: Complete Setup": "complete_setup",
+}
 PAGE_002 = {
     "Basic Usage": "basic_usage",
     "Custom Session ID": "custom_session_id",
@@ -51,6 +59,8 @@ PAGE_003 = {
     "3. Implement Retention Strategies": "retention_strategies",
 }
 WANTED = [
+    *[f"000_{name}" for name in PAGES_000_001.values()],
+    *[f"001_{name}" for name in PAGES_000_001.values()],
     *[f"002_{name}" for name in PAGE_002.values()],
     *[f"003_{name}" for name in PAGE_003.values()],
 ]
