@@ -61,6 +61,7 @@ LIVE_CONNECTED: Final = "live.connected"
 LIVE_DISCONNECTED: Final = "live.disconnected"
 LIVE_RECEIVED: Final = "live.received"
 LIVE_SENT: Final = "live.sent"
+LIVE_CONTEXT: Final = "live.context"
 
 EVENT_TYPES: dict[str, str] = {
     MESSAGE_ADDED: "a message became part of the conversation",
@@ -103,6 +104,7 @@ EVENT_TYPES: dict[str, str] = {
     LIVE_DISCONNECTED: "the client of the live session left, or was lost",
     LIVE_RECEIVED: "the client said something that is no message, or not yet: a turn runs",
     LIVE_SENT: "the client was told something that is no message, or not yet: a turn runs",
+    LIVE_CONTEXT: "the context of the live session changed while a turn runs",
 }
 
 

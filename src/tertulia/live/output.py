@@ -17,7 +17,7 @@ from tertulia.errors import AgentError, InvalidInput, TurnInterrupted
 from tertulia.live.answers import Answer
 from tertulia.live.inbox import SIZE, Overflow
 from tertulia.live.nodes import Node
-from tertulia.live.replay import end_of, request_id_of
+from tertulia.live.replay import end_of, request_id_of, said_in
 from tertulia.live.scribe import Said
 from tertulia.messages import Message
 from tertulia.wire.events import (
@@ -233,6 +233,7 @@ class AgentNode(Answering):
                 if first is not None:
                     turn = first.turn
                     await self._begin(turn)
+                    await self._say_again(turn or 0)
                 async for event in stream:
                     if event.type == "turn_started":
                         turn = event.turn
@@ -253,6 +254,15 @@ class AgentNode(Answering):
     async def _begin(self, turn: int | None) -> None:
         self._request_id = request_id_of(turn or 0)
         await self.send_event(ResponseStart(request_id=self._request_id))
+
+    async def _say_again(self, turn: int) -> None:
+        """What the turn had said already when the process died that began it."""
+        for text in await said_in(self.session.conversation, turn):
+            await self.send_event(ResponseChunk(text=text, request_id=self._request_id))
+        await self.session.sink.idle()
+        given = self.session.answers.find(self._request_id)
+        if given is not None:
+            given.settle()
 
     async def _send(self, event: StreamEvent) -> None:
         if event.type == "text_delta" and event.text:

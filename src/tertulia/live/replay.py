@@ -151,6 +151,14 @@ class Replay:
         )
 
 
+async def said_in(session: Session, turn: int) -> list[str]:
+    """What an agent has said in a turn that is open, without its last message."""
+    found = await session.events(since=turn, types=[facts.MESSAGE_ADDED])
+    bodies = [event.body or {} for event in found if event.turn == turn]
+    texts = [_text(body) for body in bodies if body.get("role") == "assistant"]
+    return [text for text in texts if text]
+
+
 async def end_of(session: Session, turn: int) -> Event | None:
     """How and where a turn ended, if it has."""
     found = await session.events(since=turn, types=list(_ENDS))

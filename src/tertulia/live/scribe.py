@@ -27,6 +27,8 @@ from tertulia.errors import (
     UsageError,
 )
 from tertulia.messages import Message, parse
+from tertulia.scoped import StateWrite
+from tertulia.scopes import check_value
 from tertulia.session import Session
 from tertulia.stores.base import Mark
 from tertulia.turns import Turn
@@ -40,6 +42,8 @@ _KEEPING = How(suspended="keep")
 _LOOK_AGAIN = 0.01
 """Seconds to wait for the session before looking whether a turn has begun meanwhile."""
 _BASE = frozenset(LiveEvent.__struct_fields__)
+_LOOK_BACK_FACTS = 200
+"""Facts among which `recover` looks for what a process left undone."""
 _LOOK_BACK = 8
 """Messages among which an answer is looked for that the client corrects."""
 
@@ -51,6 +55,8 @@ class Said(msgspec.Struct, frozen=True):
     message: Message | None = None
     heard: str | None = None
     """It is no message, but what the client heard of the last answer."""
+    context: StateWrite | None = None
+    """It is no message, but the context as it is now."""
 
 
 class Scribe:
@@ -60,6 +66,8 @@ class Scribe:
         self._session = session
         self._conversation: Conversation = session._conversation  # pyright: ignore[reportPrivateUsage]
         self._one_at_a_time = asyncio.Lock()
+        self.context: dict[str, Any] | None = None
+        """What `recover` found of the context that is newer than the state."""
         self.inside = False
         self._paid = 0
         self._owed: list[Said] = []
@@ -97,6 +105,25 @@ class Scribe:
             self.settle_later()
         return positions
 
+    async def keep_context(self, key: str, values: dict[str, Any]) -> None:
+        """Keep the context in the state; while a turn runs, in the log until it has ended."""
+        write = StateWrite("session", key, check_value(values, key)[1])
+        owed: list[Said] = []
+
+        async def build(draft: Draft) -> None:
+            owed.clear()
+            await self._pay(draft)
+            if draft.turn is None:
+                await write.draft(draft, self._conversation.host.store)
+            else:
+                draft.add(facts.LIVE_CONTEXT, {"values": values})
+                owed.append(Said(LiveEvent(), context=write))
+
+        await self._append(build)
+        if owed:
+            self._owed = [said for said in self._owed if said.context is None] + owed
+            self.settle_later()
+
     async def settle(self) -> None:
         """Make messages of what was said in turns that have ended."""
         if self._owed:
@@ -108,7 +135,8 @@ class Scribe:
         Returns the ids of the client's newest events, oldest first.
         """
         told = await self._session.events(
-            limit=200, types=[facts.LIVE_RECEIVED, facts.LIVE_SENT, facts.MESSAGE_ADDED]
+            limit=_LOOK_BACK_FACTS,
+            types=[facts.LIVE_RECEIVED, facts.LIVE_SENT, facts.LIVE_CONTEXT, facts.MESSAGE_ADDED],
         )
         paid = {live_of(event.body).get("of") for event in told}
         for event in told:
@@ -116,6 +144,8 @@ class Scribe:
             if event.type != facts.MESSAGE_ADDED and "message" in body and event.seq not in paid:
                 message = msgspec.convert(body["message"], Message)
                 self._owed.append(Said(LiveEvent(seq=event.seq), message))
+            elif event.type == facts.LIVE_CONTEXT and body:
+                self.context = body["values"]
         await self._append(self._pay, _KEEPING)
         said = [_id_of(event.body) for event in told if event.type != facts.LIVE_SENT]
         return [each for each in said if each is not None]
@@ -132,12 +162,19 @@ class Scribe:
     # -- inside
 
     async def _append(self, build: Callable[[Draft], Awaitable[T]], how: How | None = None) -> T:
-        """Commit in the turn that runs here, or by itself where none does."""
-        async with self._one_at_a_time:
-            self._paid = 0
-            result = await self._appended(build, how)
-            del self._owed[: self._paid]
-            return result
+        """Commit in the turn that runs here, or by itself where none does.
+
+        What was submitted is carried out, also where the caller is cancelled meanwhile.
+        """
+
+        async def append() -> T:
+            async with self._one_at_a_time:
+                self._paid = 0
+                result = await self._appended(build, how)
+                del self._owed[: self._paid]
+                return result
+
+        return await asyncio.shield(asyncio.get_running_loop().create_task(append()))
 
     async def _appended(self, build: Callable[[Draft], Awaitable[T]], how: How | None) -> T:
         conversation = self._conversation
@@ -192,6 +229,8 @@ class Scribe:
                 draft.message(_marked(said.message, of=said.event.seq))
             elif said.heard is not None:
                 await self._correct(draft, said.heard)
+            elif said.context is not None:
+                await said.context.draft(draft, self._conversation.host.store)
         self._paid = len(self._owed)
 
     def settle_later(self) -> None:

@@ -142,6 +142,7 @@ class AgentSession:
         self._nodes = plan.order
         self.inlet.link(plan.roots)
         self._started = True
+        self._context_changed()
         await self._ready()
         for node in self._nodes:
             node.run()
@@ -245,6 +246,8 @@ class AgentSession:
             self.context.restore(self.conversation.get_state(KEY))
             for event_id in await self.scribe.recover():
                 self.inlet.remember(event_id)
+            if self.scribe.context is not None:
+                self.context.restore(self.scribe.context)
         await self.scribe.note(facts.LIVE_CONNECTED, self._connection())
 
     async def receive(self, event: LiveEvent) -> None:
@@ -319,8 +322,8 @@ class AgentSession:
         """Wait, for so many seconds at most, until no answer is being given."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        while self.answers.running and not self.complete and loop.time() < deadline:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - once, at the end of the process
+        while self.answers.running and not self.complete and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         """Stop the nodes and hooks, and close the connection. Nothing is left running."""
@@ -462,7 +465,7 @@ class AgentSession:
             self._saving = None
             news = self.context.news()
             if news is not None:
-                await self.conversation.set_state(KEY, news)
+                await self.scribe.keep_context(KEY, news)
         except StoreError as error:
             self.fail(error)
         except AgentError as error:

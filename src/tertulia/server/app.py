@@ -12,12 +12,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
-from starlette.websockets import WebSocket
 
 from tertulia import settings as configured
 from tertulia.agents.runner import Runner
 from tertulia.doors import Outcome
-from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
+from tertulia.errors import InvalidInput, Unauthorized
 from tertulia.live.output import AgentNode
 from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
@@ -116,7 +115,7 @@ class AgentApp:
         """
         self.bind(options.get("uds") or host)
         said: dict[str, Any] = {"host": host, "port": port, **self._uvicorn(), **options}
-        _Server(uvicorn.Config(cast("Any", self), **said), self.hub).run()
+        _Server(uvicorn.Config(cast("Any", self), **said), self).run()
 
     def bind(self, host: str) -> None:
         """Say to which address the server is bound, before it serves. Raises ConfigurationError."""
@@ -127,6 +126,10 @@ class AgentApp:
         self._resolved = True
         redact_logs()
 
+    def leave(self) -> None:
+        """Tell whoever follows a log over HTTP to come back, to another process."""
+        self._closing.set_result(None)
+
     def _uvicorn(self) -> dict[str, Any]:
         return {
             "ws": "tertulia.server.protocol:LiveProtocol",
@@ -134,6 +137,7 @@ class AgentApp:
             "ws_ping_interval": self._heartbeat,
             "ws_ping_timeout": self._heartbeat,
             "ws_per_message_deflate": False,
+            "access_log": False,
             "timeout_graceful_shutdown": 10,
             "log_level": os.environ.get("TERTULIA_LOG", "info"),
         }
@@ -190,21 +194,6 @@ class AgentApp:
             limits=self._limits,
         )
 
-    async def _call(self, socket: WebSocket) -> None:
-        """One phone call."""
-        if self._telephony is None:
-            raise ConfigurationError("there is no telephony")
-        served = LiveSocket(
-            self.hub,
-            self.runtime,
-            self._telephony.codec(self._limits.frame),
-            authenticator=None,
-            limits=self._limits,
-            user_of=self._telephony.user_of,
-            once=True,
-        )
-        await served(socket.scope, socket.receive, socket.send)
-
     def _routes(self, agent: Runner | None, agents: Mapping[str, Runner] | None) -> list[BaseRoute]:
         routes: list[BaseRoute] = [
             *pages.routes(self),
@@ -217,7 +206,7 @@ class AgentApp:
             ),
         ]
         if self._telephony is not None:
-            routes.extend(self._telephony.routes(self._call))
+            routes.extend(self._telephony.routes(self.hub, self.runtime, self._limits))
         return routes
 
     @asynccontextmanager
@@ -227,7 +216,7 @@ class AgentApp:
         try:
             yield
         finally:
-            self._closing.set_result(None)
+            self.leave()
             await self.hub.shut_down(self._finish_in)
             if self._own_runtime:
                 await self.runtime.close()
@@ -236,14 +225,19 @@ class AgentApp:
 class _Server(uvicorn.Server):
     """uvicorn, which says at once when it was told to stop."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    def __init__(self, config: uvicorn.Config, app: AgentApp) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._app = app
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """A signal came."""
-        self._hub.stopping = True
+        self._app.hub.stopping = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Let those go who follow a log, then everybody."""
+        self._app.leave()
+        await super().shutdown(sockets)
 
 
 def _setup_of(setup: Setup | None, agent: Runner | None) -> Setup:

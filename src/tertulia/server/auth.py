@@ -113,7 +113,7 @@ def resolve(auth: Authenticator | str | None, host: str) -> Authenticator | None
         )
     _logger.warning(
         "AUTHENTICATION IS OFF on %s: everybody who can reach this address can read and write"
-        " the sessions that have no owner; set TERTULIA_TOKEN to end this",
+        " all sessions; set TERTULIA_TOKEN to end this",
         host,
     )
     return None
