@@ -1,7 +1,7 @@
 """The application that the browser talks to: `python live_app.py PORT DATABASE`.
 
 It counts ("count 3"), thinks until its client was gone and is back ("later 3"), repeats
-("say ..."), and ends the call ("goodbye").
+("say ..."), and ends the call ("goodbye"). With the variable "agent" an agent counts instead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 
-from tertulia.live import AgentSession, Node, OutputNode
+from tertulia import Agent
+from tertulia.agents.protocol import Finished, ModelEvent, ModelRequest, TextDelta
+from tertulia.live import AgentNode, AgentSession, Node, OutputNode
 from tertulia.messages import Message
 from tertulia.server.app import AgentApp
 from tertulia.wire.events import AgentLog, EndCall, LiveEvent, LLMRequest
@@ -49,8 +51,26 @@ class Answers(OutputNode):
             await asyncio.sleep(PACE)
 
 
+class Counting:
+    """A model that counts as it is told."""
+
+    name = "counting"
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """The words, with a pause after each."""
+        for number in range(int(request.messages[-1].text.partition(" ")[2])):
+            yield TextDelta(f"w{number}😀 ")
+            await asyncio.sleep(PACE)
+        yield Finished("stop")
+
+
 async def setup(session: AgentSession) -> None:
-    """One graph for all."""
+    """One graph for those who want an agent, and one for all others."""
+    if "agent" in session.initial_variables:
+        session.add_node(AgentNode(Agent("counter", model=Counting())))
+        await session.start()
+        await session.wait_until_complete()
+        return
     thinking, answers = Thinking("thinking"), Answers("answers", is_interruptible=True)
     session.add_node(thinking)
     session.add_node(answers)

@@ -74,9 +74,9 @@ async def log(
 
     Says something itself at last, so that it is known when all has come.
     """
-    page = await opened(context, server, sessionId=session_id, after=0, join=False)
-    await page.evaluate("() => live.say('say that is all')")
-    await answered(page, "that is all")
+    page = await opened(context, server, sessionId=session_id, after=0)
+    await page.evaluate("() => live.say('count 1')")
+    await answered(page, counted(1))
     told: list[tuple[str, str]] = []
     for event in await events(page, "agent."):
         if event["type"] == "agent.transcript.update":
@@ -84,7 +84,7 @@ async def log(
         if event["type"] == "agent.llm.response.chunk":
             told.append(("assistant", event["text"]))
     await page.close()
-    assert told.pop() == ("assistant", "that is all")
+    assert told.pop() == ("assistant", counted(1))
     return told
 
 
@@ -173,6 +173,34 @@ async def test_after_kill_9_in_the_middle_of_an_answer_it_is_given_anew_and_noth
         ("assistant", counted(3)),
         ("user", "count 100"),
         ("assistant", counted(100)),
+    ]
+
+
+async def test_an_agent_that_is_killed_in_the_middle_of_its_answer_gives_it_once_for_the_client(
+    context: BrowserContext, server: LiveServer
+) -> None:
+    page = await opened(context, server, variables={"agent": True})
+    await page.evaluate("() => live.say('count 3')")
+    await answered(page, counted(3))
+    await page.evaluate("() => live.say('count 100')")
+    await said(page, "w5😀")
+    server.kill()
+    await page.wait_for_function("() => live.state === 'waiting'")
+    server.start()
+    await answered(page, counted(100))
+    session_id = await page.evaluate("() => live.sessionId")
+    await page.evaluate("() => live.say('count 4')")
+    await answered(page, counted(4))
+    shown = [answer["text"] for answer in await answers(page) if answer["state"] == "done"]
+    assert shown == [counted(3), counted(100), counted(4)]
+    await page.close()
+    assert await log(context, server, session_id) == [
+        ("user", "count 3"),
+        ("assistant", counted(3)),
+        ("user", "count 100"),
+        ("assistant", counted(100)),
+        ("user", "count 4"),
+        ("assistant", counted(4)),
     ]
 
 
