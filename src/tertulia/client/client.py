@@ -109,7 +109,7 @@ class LiveClient:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._linked.is_set()
+        return self._error is None and self._linked.is_set()
 
     @property
     def dropped(self) -> int:
@@ -226,7 +226,8 @@ class LiveClient:
                 await self._came(came)
             return came
         finally:
-            self._linked.clear()
+            if self._error is None:
+                self._linked.clear()
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
