@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from tertulia import Agent, Runtime, Session, SQLiteStore
@@ -394,6 +395,33 @@ async def test_a_call_that_is_connected_again_goes_on_with_its_conversation(line
         assert await again.hears() == "You are Ana."
     assert "I am Ana" in [message.text for message in model.last_request.messages]
     assert [session.resumed for session in line.sessions] == [False, True]
+
+
+async def test_a_newer_connection_of_a_call_takes_over_and_the_older_one_ends_nothing(
+    line: Line,
+) -> None:
+    line.make = lambda: [Echo()]
+    async with line.caller() as older:
+        await older.says("Hello")
+        await older.hears()
+        async with line.caller(setup={"callSid": older.call_id}) as newer:
+            assert await older.gone() == []
+            assert older.close_code == 4409
+            await newer.says("Still here")
+            assert await newer.hears() == "You said: Still here"
+    assert len(line.sessions) == 1
+
+
+async def test_a_call_that_was_handed_on_is_over_even_if_the_carrier_stays(line: Line) -> None:
+    line.make = lambda: [Obeys(key_1=TransferCall(transfer_call_number="+15550199"))]
+    caller = line.caller()
+    async with connect(line.url, proxy=None) as carrier:
+        await carrier.send(json.dumps(caller.setup))
+        await carrier.send('{"type": "dtmf", "digit": "1"}')
+        assert json.loads(await carrier.recv())["type"] == "end"
+        await line.ended()
+        await carrier.wait_closed()
+        assert carrier.close_code == 1000
 
 
 async def test_two_calls_know_nothing_of_each_other(line: Line) -> None:

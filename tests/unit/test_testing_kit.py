@@ -29,7 +29,14 @@ from tertulia.agents.protocol import (
 )
 from tertulia.clock import MICROSECONDS, from_moment
 from tertulia.errors import InvalidInput, ModelError, TurnTimeout, UsageError
-from tertulia.testing import FrozenClock, Pause, ScriptedModel, SequentialIds, call
+from tertulia.testing import (
+    FrozenClock,
+    Pause,
+    ScriptedModel,
+    SequentialIds,
+    SimulatedCaller,
+    call,
+)
 
 
 async def answer(model: ScriptedModel, question: str = "Hi") -> list[ModelEvent]:
@@ -354,7 +361,9 @@ async def test_another_seed_gives_another_chain() -> None:
     assert heads[0] != heads[1]
 
 
-@pytest.mark.parametrize("owner", [ScriptedModel, Pause, FrozenClock, SequentialIds])
+@pytest.mark.parametrize(
+    "owner", [ScriptedModel, Pause, FrozenClock, SequentialIds, SimulatedCaller]
+)
 def test_the_reference_tells_every_public_name_of_the_kit(owner: type) -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "testing.md").read_text()
     section = page.split(f"## {owner.__name__}\n")[1].split("\n## ")[0]
