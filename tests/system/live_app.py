@@ -18,7 +18,7 @@ from tertulia.server.app import AgentApp
 from tertulia.wire.events import AgentLog, EndCall, LiveEvent, LLMRequest
 
 PACE = 0.01  # seconds from word to word
-LONG_BACK = 0.6  # seconds: longer than a client waits for what it missed
+LONG_BACK = 1.2  # seconds: longer than a client waits for what it missed
 
 
 class Thinking(Node):

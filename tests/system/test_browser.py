@@ -126,7 +126,6 @@ async def test_a_lost_network_in_the_middle_of_an_answer_loses_nothing_and_repea
     assert len(await events(page, "agent.llm.response.end")) == 1
 
 
-@pytest.mark.xfail(reason="the server takes a repeated system.llm.request twice", strict=True)
 async def test_a_request_that_had_no_first_token_yet_is_answered_once_over_a_lost_network(
     context: BrowserContext, server: LiveServer
 ) -> None:

@@ -40,7 +40,7 @@ const MAX_UNSENT = 256; // events that wait for a connection
 const MAX_UNREAD = 4096; // events that wait for an iterator
 const MAX_KNOWN = 1024; // ids and places that are remembered to see repetitions
 const READY_WITHIN = 15_000; // ms
-const QUIET = 200; // ms without a frame, after which what was missed has come
+const QUIET = 500; // ms without a frame, after which what was missed has come
 const FIRST_RETRY = 300; // ms
 const LAST_RETRY = 15_000;
 
