@@ -11,7 +11,7 @@ from tertulia.live.inbox import Inbox
 from tertulia.live.nodes import Node
 from tertulia.live.scribe import Said
 from tertulia.messages import Message
-from tertulia.wire.events import LiveEvent, TranscriptUpdate, UserInterrupt, fill
+from tertulia.wire.events import LiveEvent, LLMRequest, TranscriptUpdate, UserInterrupt, fill
 
 if TYPE_CHECKING:
     from tertulia.live.session import AgentSession
@@ -53,7 +53,7 @@ class Inlet:
 
     async def put(self, event: LiveEvent) -> None:
         """Take an event. It waits for a place where the nodes are slower than the client."""
-        if self._closed:
+        if self._closed or (isinstance(event, LLMRequest) and self._asked_before(event)):
             return
         if self._open and not self._busy and not (event.kept and _to_be_logged(event)):
             self._session.hooks_get(event)
@@ -74,14 +74,21 @@ class Inlet:
         if self._open and not self._busy:
             self._begin()
 
-    def remember(self, event_id: str) -> None:
-        """An event with this id is in the log."""
-        self.newest = event_id
+    def remember(self, event_id: str, *, kept: bool = True) -> None:
+        """The client's event with this id was taken, and is in the log if it is kept there."""
+        if kept:
+            self.newest = event_id
         self._known[event_id] = None
         if len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
 
     # -- inside
+
+    def _asked_before(self, request: LLMRequest) -> bool:
+        """Whether the client asks again for an answer, because it does not know that we heard."""
+        known = request.id in self._known
+        self.remember(request.id or "", kept=False)
+        return known
 
     def _begin(self) -> None:
         self._busy = True

@@ -107,10 +107,10 @@ class OutputNode(Answering):
     """
 
     @abstractmethod
-    def generate_response(self, messages: list[Message]) -> AsyncIterator[str]:
-        """Yield the pieces of an answer to the messages of the conversation.
+    def generate_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[str]:
+        """Yield the pieces of an answer: ``async def generate_response(self, messages)``.
 
-        It may be written without the parameter.
+        `messages` are those of the conversation, a list of `Message`; it may be written without.
         """
         ...
 
@@ -208,7 +208,10 @@ class AgentNode(Answering):
     async def _answer(self, request: LLMRequest) -> None:
         await self._take_in(request)
         await self.session.scribe.settle()
-        await self._give(answer(self.agent, self.session.conversation, **self._options))
+        known: dict[str, Any] = self._options.get("metadata") or {}
+        metadata = {**known, "live": {"request": request.id}}
+        options = {**self._options, "metadata": metadata}
+        await self._give(answer(self.agent, self.session.conversation, **options))
 
     async def _take_in(self, request: LLMRequest) -> None:
         """What the user said, where the client tells it with its request only."""

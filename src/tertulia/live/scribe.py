@@ -44,6 +44,13 @@ _LOOK_AGAIN = 0.01
 _BASE = frozenset(LiveEvent.__struct_fields__)
 _LOOK_BACK_FACTS = 200
 """Facts among which `recover` looks for what a process left undone."""
+_LOOKED_AT = (
+    facts.LIVE_RECEIVED,
+    facts.LIVE_SENT,
+    facts.LIVE_CONTEXT,
+    facts.MESSAGE_ADDED,
+    facts.TURN_STARTED,
+)
 _LOOK_BACK = 8
 """Messages among which an answer is looked for that the client corrects."""
 
@@ -129,14 +136,15 @@ class Scribe:
         if self._owed:
             await self._append(self._pay)
 
-    async def recover(self) -> list[str]:
+    async def recover(self) -> list[tuple[str, bool]]:
         """Find what was said in turns of a process that died, before it became a message.
 
-        Returns the ids of the client's newest events, oldest first.
+        Returns the ids of the client's newest events, oldest first, and whether they are in the
+        log; of requests for an answer only the turn is.
         """
         told = await self._session.events(
             limit=_LOOK_BACK_FACTS,
-            types=[facts.LIVE_RECEIVED, facts.LIVE_SENT, facts.LIVE_CONTEXT, facts.MESSAGE_ADDED],
+            types=_LOOKED_AT,
         )
         paid = {live_of(event.body).get("of") for event in told}
         for event in told:
@@ -147,8 +155,8 @@ class Scribe:
             elif event.type == facts.LIVE_CONTEXT and body:
                 self.context = body["values"]
         await self._append(self._pay, _KEEPING)
-        said = [_id_of(event.body) for event in told if event.type != facts.LIVE_SENT]
-        return [each for each in said if each is not None]
+        said = [(_id_of(e.body), e.type) for e in told if e.type != facts.LIVE_SENT]
+        return [(each, kind != facts.TURN_STARTED) for each, kind in said if each is not None]
 
     async def close(self) -> None:
         """Settle what is owed, as far as no turn is in the way."""
@@ -295,7 +303,8 @@ def live_of(body: Mapping[str, Any] | None) -> dict[str, Any]:
 def _id_of(body: Mapping[str, Any] | None) -> str | None:
     """The id that the client gave an event."""
     event: dict[str, Any] = (body or {}).get("event") or {}
-    found = event.get("id") or live_of(body).get("id")
+    live = live_of(body)
+    found = event.get("id") or live.get("id") or live.get("request")
     return found if isinstance(found, str) else None
 
 

@@ -244,8 +244,8 @@ class AgentSession:
         """Note the connection in the log, and take back what was kept, before setup runs."""
         if self.resumed:
             self.context.restore(self.conversation.get_state(KEY))
-            for event_id in await self.scribe.recover():
-                self.inlet.remember(event_id)
+            for event_id, kept in await self.scribe.recover():
+                self.inlet.remember(event_id, kept=kept)
             if self.scribe.context is not None:
                 self.context.restore(self.scribe.context)
         await self.scribe.note(facts.LIVE_CONNECTED, self._connection())
@@ -260,6 +260,7 @@ class AgentSession:
 
     async def attach(self, link: Link, after: int | None = None, *, again: bool = False) -> None:
         """Let a connection be the client's: first what it missed, then the live stream."""
+        link.replaying = True
         old, self._link = self._link, link
         if old is not None:
             old.close(links.REPLACED, "a newer connection took over")
@@ -271,7 +272,6 @@ class AgentSession:
         if self._started:
             await self._catch_up(link, after, again=True)
         else:
-            link.replaying = True
             self._after = after
 
     def detach(self, link: Link, reason: str, *, for_good: bool) -> None:
