@@ -4,6 +4,7 @@
 PYTHON ?=
 ARGS ?=
 STORE ?= sqlite:///demo.db
+PORT ?= 8080
 
 # The Python that sets up: the one asked for, the one already in use, or the newest that can.
 CANDIDATES = $(or $(PYTHON),.venv/bin/python python3.13 python3.12 python3.11 python3)
@@ -20,7 +21,7 @@ SET_UP = python=""; \
 	"$$python" scripts/setup_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-system bench check lock clean setup setup-dev
+.PHONY: help demo demo-live test soak test-system bench check lock clean setup setup-dev
 
 help: ## show this list
 	@echo "make TARGET [PYTHON=/path/to/python] [ARGS=...]"
@@ -34,6 +35,9 @@ setup-dev: ## the same, with the tests and linters
 
 demo: setup ## hold a conversation in the terminal (ARGS="--model ..."); kept in demo.db
 	@exec .venv/bin/tertulia chat --store "$(STORE)" $(ARGS)
+
+demo-live: setup ## serve a chat page with its live graph beside it (PORT=8080); kept in demo.db
+	@exec .venv/bin/python -m tertulia.server.demo --port "$(PORT)" --store "$(STORE)" $(ARGS)
 
 test: setup-dev ## run the tests, but for the long ones (ARGS="-k name")
 	@exec .venv/bin/python -m pytest -n 2 -m "not soak and not system" $(ARGS)

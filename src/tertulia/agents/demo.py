@@ -103,6 +103,20 @@ async def place_order(context: RunContext, what: str) -> str:
     Args:
         what: What to order, such as two coffees.
     """
+    return await _placed(context, what)
+
+
+@tool(name="place_order")
+async def place_order_at_once(context: RunContext, what: str) -> str:
+    """Place an order.
+
+    Args:
+        what: What to order, such as two coffees.
+    """
+    return await _placed(context, what)
+
+
+async def _placed(context: RunContext, what: str) -> str:
     orders = await context.session.update_state(ORDERS, lambda have: [*have, what], default=[])
     return f"order {len(orders)} is placed: {what}"
 
@@ -125,9 +139,10 @@ class Summary:
     points: list[str]
 
 
-def demo_agent(model: ModelLike = None) -> Agent:
+def demo_agent(model: ModelLike = None, *, approvals: bool = True) -> Agent:
     """The demo's agent with a model, by default the configured one, else `offline`.
 
+    Without `approvals` orders are placed at once, where there is nobody to ask.
     Raises ConfigurationError for a model name that cannot be.
     """
     chosen = OfflineModel(_pause()) if model == OFFLINE else model
@@ -135,7 +150,7 @@ def demo_agent(model: ModelLike = None) -> Agent:
         name="order_desk",
         model=chosen,
         instructions=DESK,
-        tools=[*TOOLS, place_order, list_orders],
+        tools=[*TOOLS, place_order if approvals else place_order_at_once, list_orders],
         handoffs=[DEMO],
         description="Takes orders, such as coffee, tea and cake.",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from tertulia.server.app import AgentApp
 
 STATIC = Path(__file__).parent / "static"
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+"""What browsers are told of the demo page: it loads nothing from elsewhere, and is in no frame."""
 _GAUGES = {
     "connections_open": "WebSocket connections that are open",
     "sessions_active": "live sessions with a client",
@@ -72,8 +80,23 @@ def routes(app: AgentApp) -> list[BaseRoute]:
         Route("/metrics", metrics),
         Route("/asyncapi.json", contract),
         Route("/graph.json", graph),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/demo", _demo),
+        Mount("/static", _Static(directory=STATIC)),
     ]
+
+
+async def _demo(request: Request) -> Response:
+    return RedirectResponse("static/demo.html")
+
+
+class _Static(StaticFiles):
+    """The files of the demo page and of the JavaScript client."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """A file, with what its browser shall mind."""
+        response = super().file_response(*args, **options)
+        response.headers.update(_HEADERS)
+        return response
 
 
 async def forbidden(scope: Any, receive: Any, send: Any) -> None:

@@ -23,6 +23,7 @@ function start() {
   live = connect(place("../ws"), {
     after: 0,
     token: token(),
+    variables: { lights: true }, // the demo's server then tells which node works
     storage: sessionStorage,
     onState: showState,
     onAnswer: showAnswer,
