@@ -434,3 +434,26 @@ def test_a_method_that_would_take_the_place_of_ours_is_refused() -> None:
 
         class Seller(OutputCrewNode):  # pyright: ignore[reportUnusedClass]
             def offer(self) -> None: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+async def test_a_node_can_be_tested_without_a_session() -> None:
+    class Failing(Parrot):
+        async def generate_response(self) -> AsyncIterator[str]:
+            yield "Well"
+            raise LookupError("no")
+
+    node, sent = Failing(), list[SDKEvent]()
+
+    async def record(event: SDKEvent) -> None:
+        sent.append(event)
+
+    node.send_event = record
+    await node.start(SDKSystemInitEvent(), None)
+    await node.process_event(SDKSystemLLMRequestEvent())
+    assert told(sent) == [
+        "agent.llm.response.start",
+        "Well",
+        "agent.error",
+        "agent.llm.response.end",
+        "system.llm.request",
+    ]

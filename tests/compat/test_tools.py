@@ -176,13 +176,14 @@ def test_every_kind_of_hint_has_its_schema() -> None:
         i: tuple[str, ...],
         j: Address,
         k: Unknown,
+        m: Any,
         title,  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
         n: int | None = None,
         **rest: Any,
     ) -> None: ...
 
     told = parameters(order)
-    assert told["required"] == ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "title"]
+    assert told["required"] == ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "m", "title"]
     assert told["properties"] == {
         "a": {"type": "number"},
         "b": {"type": "string"},
@@ -200,6 +201,7 @@ def test_every_kind_of_hint_has_its_schema() -> None:
             "required": ["street"],
         },
         "k": {"type": "string"},
+        "m": {"type": "string"},
         "title": {"type": "string"},
         "n": {"type": "integer"},
     }

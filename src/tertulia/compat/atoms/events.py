@@ -105,22 +105,32 @@ class CallerContext:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the client told nothing of the caller's {name!r}")
 
+    def model_dump(self) -> dict[str, Any]:
+        """All that is known of the caller; what is not known of the four usual things is None."""
+        usual = dict.fromkeys(("user_number", "agent_number", "direction", "call_id"))
+        return {**usual, **self.__dict__}
+
 
 class SessionContext(msgspec.Struct):
-    """With what the client began: variables, the kind of conversation, and who calls."""
+    """With what the client began: variables, the kind of conversation, and who calls.
+
+    Raises ValueError for a kind of conversation that there is not.
+    """
 
     initial_variables: dict[str, Any] = {}
-    conversation_type: ConversationType = ConversationType.CHAT
+    conversation_type: ConversationType | str = ConversationType.CHAT
     caller: CallerContext | None = None
 
+    def __post_init__(self) -> None:
+        self.conversation_type = ConversationType(self.conversation_type)
 
-def context_of(told: events.SessionContext | None) -> SessionContext | None:
+
+def context_of(told: events.SessionContext | SessionContext | None) -> SessionContext | None:
     """The context of an init event, with the SDK's classes in it."""
-    if told is None:
-        return None
+    if told is None or isinstance(told, SessionContext):
+        return told
     caller = None if told.caller is None else CallerContext(**told.caller)
-    kind = ConversationType(told.conversation_type)
-    return SessionContext(dict(told.initial_variables), kind, caller)
+    return SessionContext(dict(told.initial_variables), told.conversation_type, caller)
 
 
 class OutputAgentSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from typing import Any, cast
 
@@ -11,7 +12,20 @@ from tertulia.compat.atoms.events import CallerContext, context_of
 from tertulia.compat.atoms.task_manager import TaskManager
 from tertulia.live.session import AgentSession as LiveSession
 from tertulia.live.sink import Sink
+from tertulia.wire import frames
 from tertulia.wire.events import LiveEvent, SystemInit
+
+
+class EventCodec:
+    """Events to frames, and the JSON of frames to events."""
+
+    def encode(self, data: LiveEvent) -> bytes:
+        """An event as a frame. Raises InvalidFrame."""
+        return frames.encode(data)
+
+    def decode(self, data: dict[str, Any]) -> LiveEvent:
+        """The event that a JSON object is. Raises InvalidFrame, which says what is wrong."""
+        return frames.decode(json.dumps(data))
 
 
 class EchoingSink(Sink):

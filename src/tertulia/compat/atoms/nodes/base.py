@@ -13,7 +13,11 @@ from tertulia.compat.atoms.task_manager import TaskManager
 from tertulia.errors import InvalidInput
 from tertulia.live.nodes import Node
 from tertulia.live.session import AgentSession
-from tertulia.wire.events import LiveEvent, SystemInit, UserInterrupt
+from tertulia.wire.events import (
+    LiveEvent,
+    SystemInit,
+    UserInterrupt,
+)
 
 if TYPE_CHECKING:
     from tertulia.compat.atoms.session import CrewSession
@@ -120,11 +124,14 @@ class CrewNode(Node):
     async def _failed(self, error: Exception, where: str) -> None:
         log.error("%s.%s failed", self.name, where, exc_info=error)
         kind = type(error).__name__
-        severity = "warning" if self._error_severity() == "warning" else "fatal"
+        severity: Severity = "warning" if self._error_severity() == "warning" else "fatal"
         payload = {"node_name": self.name, "error_class": kind}
-        await self._crew_session.report(
-            f"{kind} in {self.name}.{where}: {error}", severity, payload
-        )
+        said = f"{kind} in {self.name}.{where}: {error}"
+        if self._session is None:
+            told = AgentErrorEvent(message=said, severity=severity, payload=payload)
+            await self.send_event(told)
+        else:
+            await self._session.report(said, severity, payload)
 
 
 def _with_defaults(start: Callable[..., Awaitable[None]]) -> Any:

@@ -61,6 +61,8 @@ def _plain(function: Callable[..., Any], name: str) -> Callable[..., None]:
 def _hint(hint: Any) -> Any:
     def one(value: Any) -> None: ...
 
+    if hint is Any:
+        return str
     one.__annotations__ = {"value": hint}
     try:
         shape_of(one, "one")
