@@ -14,7 +14,9 @@ from tertulia.errors import InvalidInput
 from tertulia.live.nodes import Node
 from tertulia.live.session import AgentSession
 from tertulia.wire.events import (
+    AgentErrorEvent,
     LiveEvent,
+    Severity,
     SystemInit,
     UserInterrupt,
 )
