@@ -45,6 +45,11 @@ class LiveServer:
         """End it as a power cut does."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let it read nothing more, with its connections open."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
     def terminate(self) -> None:
         """Ask it to end, and wait until it has."""
         self._end(signal.SIGTERM)

@@ -192,6 +192,9 @@ async def test_an_agent_that_is_killed_in_the_middle_of_its_answer_gives_it_once
     await answered(page, counted(4))
     shown = [answer["text"] for answer in await answers(page) if answer["state"] == "done"]
     assert shown == [counted(3), counted(100), counted(4)]
+    chunks = await events(page, "agent.llm.response.chunk")
+    assert "".join(chunk["text"] for chunk in chunks) == "".join(shown)
+    assert len(await events(page, "agent.llm.response.start")) == 3
     await page.close()
     assert await log(context, server, session_id) == [
         ("user", "count 3"),
@@ -220,6 +223,27 @@ async def test_what_is_said_while_the_server_is_gone_arrives_once_and_in_order(
     told = await log(context, server, session_id)
     assert [text for role, text in told if role == "user"] == ["count 2", "count 3"]
     assert len([text for role, text in told if role == "assistant"]) == 2
+
+
+async def test_what_a_server_did_not_read_before_it_was_killed_is_sent_again(
+    context: BrowserContext, server: LiveServer
+) -> None:
+    page = await opened(context, server)
+    await page.evaluate("() => live.say('count 2')")
+    await answered(page, counted(2))
+    server.freeze()
+    await page.evaluate("() => live.say('count 3')")
+    server.kill()
+    server.start()
+    await answered(page, counted(3))
+    session_id = await page.evaluate("() => live.sessionId")
+    await page.close()
+    assert await log(context, server, session_id) == [
+        ("user", "count 2"),
+        ("assistant", counted(2)),
+        ("user", "count 3"),
+        ("assistant", counted(3)),
+    ]
 
 
 async def test_a_server_that_is_stopped_politely_is_come_back_to(
