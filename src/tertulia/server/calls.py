@@ -27,10 +27,14 @@ class RelayCodec:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
+        self.reported: list[AgentErrorEvent] = []
+        """Errors of the carrier: what a client says of the agent's side is not logged."""
 
     def decode(self, data: bytes | str) -> list[LiveEvent]:
-        """The events in a frame. Raises InvalidFrame."""
-        return self._relay.receive(data)
+        """The events in a frame; errors are put into `reported`. Raises InvalidFrame."""
+        events = self._relay.receive(data)
+        self.reported += [event for event in events if isinstance(event, AgentErrorEvent)]
+        return [event for event in events if not isinstance(event, AgentErrorEvent)]
 
     def encode(self, event: LiveEvent) -> str | None:
         """The frame of an event; None where there is none. Raises InvalidFrame."""
@@ -54,10 +58,11 @@ class CallSocket(LiveSocket):
         user_of: Callable[[SystemInit], str | None] | None = None,
     ) -> None:
         self._relay = Relay(limits.frame)
+        self._carrier = RelayCodec(self._relay)
         super().__init__(
             hub,
             runtime,
-            RelayCodec(self._relay),
+            self._carrier,
             authenticator=None,
             limits=limits,
             user_of=user_of,
@@ -91,13 +96,14 @@ class CallSocket(LiveSocket):
             self._relay.send(spoken)
             await session.send_event(spoken)
             await session.sink.idle()
-        await super()._serve(session, link, receive, send)
 
-    async def _take(self, session: AgentSession, event: LiveEvent, link: Link) -> None:
-        if isinstance(event, AgentErrorEvent):  # what a client says of the agent is not logged
-            await session.send_event(event)
-        else:
-            await super()._take(session, event, link)
+        async def receiving() -> MutableMapping[str, Any]:
+            reported, self._carrier.reported = self._carrier.reported, []
+            for error in reported:
+                await session.send_event(error)
+            return await receive()
+
+        await super()._serve(session, link, receiving, send)
 
     async def _bad_frame(self, error: InvalidFrame, link: Link) -> None:
         await super()._bad_frame(error, link)
