@@ -105,7 +105,7 @@ class AgentSession:
         self._saving: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._clock = conversation._host.clock  # pyright: ignore[reportPrivateUsage]
-        self._written = (0, "")
+        self._second = (-1, "")
         self._after: int | None = None
         self._ids = f"{uuid4().hex[:12]}-"
         self._count = 0
@@ -382,10 +382,10 @@ class AgentSession:
 
     def _timestamp(self) -> str:
         """The time as text, to the millisecond."""
-        milliseconds = self._clock.now() // 1_000
-        if milliseconds != self._written[0]:
-            self._written = milliseconds, to_iso(milliseconds * 1_000)
-        return self._written[1]
+        seconds, micros = divmod(self._clock.now(), 1_000_000)
+        if seconds != self._second[0]:
+            self._second = seconds, to_iso(seconds * 1_000_000)[:19]
+        return f"{self._second[1]}.{micros // 1_000:03d}Z"
 
     def _connection(self) -> dict[str, Any]:
         begun = self.init.session_context

@@ -243,20 +243,13 @@ class LiveSocket:
             except InvalidFrame as error:
                 await self._bad_frame(error, link)
                 continue
-            self._bad = 0
             for event in events:
-                if isinstance(event, SystemInit):
-                    said = "the session is open already; system.init is the first frame only"
-                    await self._bad_frame(InvalidFrame(said, code="already_open"), link)
+                wrong = _wrong(event)
+                if wrong is None:
+                    self._bad = 0
+                    await session.receive(event)
                 else:
-                    await self._take(session, event, link)
-
-    async def _take(self, session: AgentSession, event: LiveEvent, link: Link) -> None:
-        if event.id is not None and not 0 < len(event.id) <= 200:
-            said = "the id of an event is text of 1 to 200 characters"
-            await self._bad_frame(InvalidFrame(said, code="invalid_field"), link)
-            return
-        await session.receive(event)
+                    await self._bad_frame(wrong, link)
 
     async def _bad_frame(self, error: InvalidFrame, link: Link) -> None:
         """Tell the client what was wrong; who sends nothing else is closed."""
@@ -283,17 +276,21 @@ class LiveSocket:
         """Write what the link has, and close the connection when it is closed."""
         codec, answers = self._codec, session.answers
         with contextlib.suppress(OSError):  # gone: the reader is told so
-            while await link.wait():
+            while True:
                 event = link.next()
                 if event is None:
+                    if not await link.wait():
+                        break
                     continue
                 try:
                     data = codec.encode(event)
                 except InvalidFrame as error:
                     await session.report(str(error), payload={"code": error.code})
                     continue
-                if data is not None:
-                    await _send(send, data)
+                if isinstance(data, bytes):
+                    await send({"type": "websocket.send", "bytes": data})
+                elif data is not None:
+                    await send({"type": "websocket.send", "text": data})
                 answers.delivered(event)
             code, reason = link.closed or (links.NORMAL, "")
             if code == links.TOO_SLOW:
@@ -336,6 +333,17 @@ async def _send(send: Send, data: bytes | str) -> None:
 
 async def _close(send: Send, code: int, reason: str) -> None:
     await send({"type": "websocket.close", "code": code, "reason": _short(reason)})
+
+
+def _wrong(event: LiveEvent) -> InvalidFrame | None:
+    """What is wrong with an event for a session that is open."""
+    if isinstance(event, SystemInit):
+        said = "the session is open already; system.init is the first frame only"
+        return InvalidFrame(said, code="already_open")
+    if event.id is not None and not 0 < len(event.id) <= 200:
+        said = "the id of an event is text of 1 to 200 characters"
+        return InvalidFrame(said, code="invalid_field")
+    return None
 
 
 def _short(reason: str) -> str:
