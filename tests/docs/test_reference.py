@@ -11,17 +11,43 @@ from typing import Any, get_args
 import pytest
 
 import tertulia
-from tertulia import Agent, AgentRouter, Memory, Runtime, Session, errors, tool
+from tertulia import (
+    JWT,
+    Agent,
+    AgentApp,
+    AgentNode,
+    AgentRouter,
+    AgentSession,
+    BackgroundNode,
+    LiveEvent,
+    Memory,
+    Node,
+    OutputNode,
+    Runtime,
+    Session,
+    Token,
+    errors,
+    tool,
+)
 from tertulia.agents import AsyncStream, Response, Stream
 from tertulia.agents.response import EventType
 from tertulia.events import EVENT_TYPES
+from tertulia.live import link
 from tertulia.retention import Retention
 from tertulia.turns import Turn
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {page.name: page.read_text() for page in sorted((DOCS / "reference").glob("*.md"))}
 TEXT = "\n".join(PAGES.values())
-CLASSES = (Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream, Memory)
+CLASSES = (
+    *(Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream, Memory),
+    *(AgentApp, AgentSession, Node, Token, JWT),
+)
+MADE: tuple[Any, ...] = (
+    *(Session, Runtime, Agent, AgentRouter, Memory, tool),
+    *(AgentApp, Node, OutputNode, AgentNode, Token, JWT),
+)
+KINDS_OF_NODES = (BackgroundNode, OutputNode, AgentNode)
 
 _SECTION = re.compile(r"^## (.+)\n((?:(?!^## ).*\n?)*)", re.MULTILINE)
 _FIRST_CELL = re.compile(r"^\| `([^`|]+)`", re.MULTILINE)
@@ -35,7 +61,8 @@ def rows(heading: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for title, text in SECTIONS:
         if title == heading:
-            found.update((re.split(r"\W", cell)[0], cell) for cell in _FIRST_CELL.findall(text))
+            cells = _FIRST_CELL.findall(text)
+            found.update((re.split(r"\W", cell.lstrip("*"))[0], cell) for cell in cells)
     return found
 
 
@@ -73,20 +100,32 @@ def test_the_reference_has_every_public_method_with_its_parameters_and_no_other(
     assert told(owner) == public
 
 
-@pytest.mark.parametrize(
-    ("heading", "made"),
-    [
-        ("Session: parameters", Session),
-        ("Runtime: parameters", Runtime),
-        ("Agent: parameters", Agent),
-        ("AgentRouter: parameters", AgentRouter),
-        ("Memory: parameters", Memory),
-        ("tool: parameters", tool),
-    ],
-    ids=["Session", "Runtime", "Agent", "AgentRouter", "Memory", "tool"],
-)
-def test_the_reference_has_every_parameter(heading: str, made: Callable[..., Any]) -> None:
-    assert list(rows(heading)) == parameters(made)
+@pytest.mark.parametrize("made", MADE, ids=[made.__name__ for made in MADE])
+def test_the_reference_has_every_parameter(made: Callable[..., Any]) -> None:
+    assert list(rows(f"{made.__name__}: parameters").values()) == parameters(made)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_NODES, ids=[kind.__name__ for kind in KINDS_OF_NODES])
+def test_the_reference_has_what_a_kind_of_node_adds_to_a_node_or_changes(kind: type) -> None:
+    own = [
+        name
+        for name in dir(kind)
+        if not name.startswith("_") and getattr(kind, name) is not getattr(Node, name, None)
+    ]
+    assert told(kind) == {name: as_cell(kind, name) for name in own}
+
+
+def test_the_reference_has_every_field_of_a_live_event() -> None:
+    assert list(rows("LiveEvent")) == list(LiveEvent.__struct_fields__)
+
+
+def test_the_reference_tells_every_code_with_which_the_server_closes() -> None:
+    codes = {value for name, value in vars(link).items() if name.isupper() and 1000 < value < 5000}
+    assert codes >= {link.TOO_SLOW, link.NOT_AUTHENTICATED}
+    told_codes = "".join(
+        re.findall(r"^\| (\d{4}.*?) \|", dict(SECTIONS)["Close codes"], re.MULTILINE)
+    )
+    assert [code for code in codes if str(code) not in told_codes] == []
 
 
 @pytest.mark.parametrize("name", tertulia.__all__)
