@@ -65,12 +65,25 @@ class Inbox(Generic[T]):
         """Put an item in as the overflow rule says; False where an item was dropped for it."""
         if self.offer(item):
             return True
-        if self._overflow == "wait" and self._patient and await self._place():
+        if self._overflow == "wait" and self._patient and await self.place():
             return self.offer(item) or self._drop()
         if self._overflow == "drop_oldest":
             self._items.popleft()
             self.offer(item)
         return self._drop()
+
+    async def place(self) -> bool:
+        """Wait for a place, `PATIENCE` at most; after one wait in vain no `put` waits any more,
+        until there is a place again."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._freed.append(waiter)
+        timer = loop.call_later(PATIENCE, _give, waiter, False)
+        try:
+            self._patient = await waiter
+        finally:
+            timer.cancel()
+        return self._patient
 
     def push(self, item: T) -> None:
         """Put an item before all others, also into a full inbox."""
@@ -123,18 +136,6 @@ class Inbox(Generic[T]):
             if not waiter.done():
                 waiter.set_result(True)
                 return
-
-    async def _place(self) -> bool:
-        """Wait for a place; after one wait in vain nobody waits until there is one again."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
-        self._freed.append(waiter)
-        timer = loop.call_later(PATIENCE, _give, waiter, False)
-        try:
-            self._patient = await waiter
-        finally:
-            timer.cancel()
-        return self._patient
 
 
 def _give(waiter: asyncio.Future[bool], found: bool) -> None:

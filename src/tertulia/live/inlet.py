@@ -61,8 +61,8 @@ class Inlet:
                 if not node.offer(event):
                     await node.queue_event(event)
             return
-        if not self._inbox.offer(event):
-            await self._inbox.put(event)
+        while not self._inbox.offer(event):
+            await self._inbox.place()
         if self._open and not self._busy:
             self._begin()
 

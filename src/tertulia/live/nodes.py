@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -13,6 +14,9 @@ from tertulia.wire.events import LiveEvent, LLMRequest, Severity, UserInterrupt
 
 if TYPE_CHECKING:
     from tertulia.live.session import AgentSession
+
+current_session: ContextVar[AgentSession | None] = ContextVar("tertulia_live", default=None)
+"""The live session whose node runs the code."""
 
 _log = logging.getLogger("tertulia.live")
 
@@ -192,6 +196,7 @@ class Node:
 
     async def _work(self) -> None:
         inbox = self._inbox
+        current_session.set(self._session)
         while True:
             event = inbox.pop()
             if event is None:

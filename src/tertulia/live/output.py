@@ -10,6 +10,8 @@ from contextlib import aclosing
 from typing import Any, cast
 from uuid import uuid4
 
+import msgspec
+
 from tertulia.agents.response import StreamEvent
 from tertulia.agents.runner import Runner, answer, go_on
 from tertulia.agents.streaming import AsyncStream
@@ -21,6 +23,7 @@ from tertulia.live.replay import end_of, request_id_of, said_in
 from tertulia.live.scribe import Said
 from tertulia.messages import Message
 from tertulia.wire.events import (
+    AgentLog,
     AgentSpeak,
     LiveEvent,
     LLMRequest,
@@ -144,9 +147,11 @@ class OutputNode(Answering):
 class AgentNode(Answering):
     """Answers with turns of an agent on the conversation of the session, and streams them.
 
-    `agent` is an Agent or an AgentRouter; handoffs stay in force from one answer to the next.
-    `greeting` is said when the user joins a conversation that is new. After a restart of the
-    server, an answer that was being given goes on.
+    `agent` is an Agent or an AgentRouter; handoffs stay in force from one answer to the next. A
+    turn that waits for an approval is told as an `agent.log` named "approval.requested", and goes
+    on with the next request for an answer once a person has decided. `greeting` is said when the
+    user joins a conversation that is new. After a restart of the server, an answer that was being
+    given goes on. Further options are those of `Agent.run`. Raises InvalidInput.
     """
 
     def __init__(
@@ -166,6 +171,8 @@ class AgentNode(Answering):
         self._greeting = greeting
         self._options = options
         self._stream: AsyncStream | None = None
+        self._waits = False
+        """The turn waits for a person to approve a tool call."""
         self._left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
 
     async def on_event(self, event: LiveEvent) -> None:
@@ -207,11 +214,16 @@ class AgentNode(Answering):
 
     async def _answer(self, request: LLMRequest) -> None:
         await self._take_in(request)
+        conversation = self.session.conversation
+        row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
+        if row is not None and row.suspended:
+            await self._give(go_on(self.agent, conversation))
+            return
         await self.session.scribe.settle()
         known: dict[str, Any] = self._options.get("metadata") or {}
         metadata = {**known, "live": {"request": request.id}}
         options = {**self._options, "metadata": metadata}
-        await self._give(answer(self.agent, self.session.conversation, **options))
+        await self._give(answer(self.agent, conversation, **options))
 
     async def _take_in(self, request: LLMRequest) -> None:
         """What the user said, where the client tells it with its request only."""
@@ -270,6 +282,10 @@ class AgentNode(Answering):
     async def _send(self, event: StreamEvent) -> None:
         if event.type == "text_delta" and event.text:
             await self.send_event(ResponseChunk(text=event.text, request_id=self._request_id))
+        elif event.type == "turn_suspended" and event.response is not None:
+            self._waits = True
+            calls = [msgspec.to_builtins(approval) for approval in event.response.pending]
+            await self.send_event(AgentLog(name="approval.requested", payload={"calls": calls}))
         elif event.type == "message" and event.message is not None and event.message.tool_calls:
             given = self.session.answers.find(self._request_id)
             if given is not None:
@@ -282,11 +298,12 @@ class AgentNode(Answering):
             given.settle()
         self._request_id = None
         ended = await end_of(self.session.conversation, turn)
+        waits, self._waits = self._waits, False
         kind = None if ended is None else ended.type
         await self.send_event(
             ResponseEnd(
                 request_id=request_id_of(turn),
-                interrupted=kind != "turn.completed",
+                interrupted=kind != "turn.completed" and not waits,
                 discarded=failed or kind in ("turn.failed", "turn.abandoned"),
                 seq=None if ended is None else ended.seq,
             )

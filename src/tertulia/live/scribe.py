@@ -271,7 +271,7 @@ class Scribe:
         answer = newest[-1] if newest else None
         if answer is None or answer.role != "assistant" or answer.tool_calls:
             return
-        if answer.text == heard or draft.messages or not self._may_hide(draft):
+        if answer.text.split() == heard.split() or draft.messages or not self._may_hide(draft):
             return
         hidden = 1 + len(later)
         low = (answer.seq or 1) - 1

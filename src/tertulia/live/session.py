@@ -21,7 +21,7 @@ from tertulia.live.context import KEY, Context
 from tertulia.live.hooks import Handler, Hooks
 from tertulia.live.inlet import Inlet
 from tertulia.live.link import Link
-from tertulia.live.nodes import Node
+from tertulia.live.nodes import Node, current_session
 from tertulia.live.replay import Replay
 from tertulia.live.scribe import Scribe
 from tertulia.live.sink import Sink
@@ -109,6 +109,17 @@ class AgentSession:
         self._after: int | None = None
         self._ids = f"{uuid4().hex[:12]}-"
         self._count = 0
+
+    @classmethod
+    def current(cls) -> AgentSession:
+        """The session whose node runs the calling code, as a tool of its agent does.
+
+        Raises UsageError outside of one.
+        """
+        found = current_session.get()
+        if found is None:
+            raise UsageError("this code is not run by a node of a live session")
+        return found
 
     # -- the graph
 
@@ -397,7 +408,7 @@ class AgentSession:
         self.hooks_get(event)
         for node in self._nodes:
             node.interrupt(event)
-        if event.heard is not None and not self.answers.running:
+        if event.heard is not None and all(each.heard is None for each in self.answers.running):
             self.inlet.heard(event)
 
     async def _ready(self) -> None:
