@@ -55,22 +55,33 @@ def echoes(bench: Bench, connections: int, peers: list[Named]) -> Iterator[Figur
     """Closed loop: one message under way on each connection."""
     name = f"socket.echo.{connections}"
     small = bench.plan.quick
-    options = {"connections": connections, "rounds": 1 if small else 3}
-    options |= {"seconds": 0.5 if small else 1.5}
+    options = {"connections": connections, "rounds": 2 if small else 7}
+    options |= {"seconds": 0.5 if small else 0.7}
     group = [OURS, BARE, *peers, QUICKEST]
     found = bench.samples(name, "live_echo", [group], lambda _: options)
     yield bench.compared(name, found, BARE, "messages/s", Target("ratio", ">=", 0.6), OURS)
     if peers:
         yield bench.compared(name, found, CREW, "messages/s", Target("ratio", ">", 1), OURS)
     for named in (BARE, *peers, QUICKEST):
-        alone = bench.alone(name, named.name, found, "messages/s", named.note)
-        yield replace(alone, detail=alone.detail | rest(found, named))
+        yield bench.alone(name, named.name, found, "messages/s", named.note)
     for named in group:
         if found.error(named.name) is None:
             target = Target("value", "<", 40) if (named, connections) == (OURS, 500) else None
             value = found.median(named.name, "p99_ms")
-            more = {"value": value, "unit": "ms", "target": target, "detail": rest(found, named)}
+            more: dict[str, Any] = {"value": value, "unit": "ms", "target": target}
             yield bench.figure(f"{name}.p99", named.name, found, **more)
+            yield processor(bench, f"{name}.processor", found, named)
+
+
+def processor(bench: Bench, name: str, found: Samples, named: Named) -> Figure:
+    """What a message costs the server; a busy computer changes that less than the rate."""
+    busy = round(found.median(named.name, "client_busy"), 2)
+    more: dict[str, Any] = {"value": found.median(named.name, "cpu_us"), "unit": "µs a message"}
+    figure = bench.figure(name, named.name, found, **more, detail={"client_busy": busy})
+    if named is BARE or found.error(BARE.name) is not None:
+        return figure
+    ratio = found.ratio(named.name, BARE.name, "cpu_us")
+    return replace(figure, ratio_to=BARE.name, ratio=ratio)
 
 
 def idle(bench: Bench, peers: list[Named]) -> Iterator[Figure]:
@@ -146,8 +157,3 @@ INTERRUPTS = {
 }
 """One session after the other is interrupted, and at last all of them in one moment."""
 STOPPED = ("p99_ms", "max_ms")
-
-
-def rest(found: Samples, named: Named) -> dict[str, Any]:
-    """The processor that a message cost the server, and how busy the client was."""
-    return {key: round(found.median(named.name, key), 3) for key in ("cpu_us", "client_busy")}
