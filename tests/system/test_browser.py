@@ -336,6 +336,23 @@ async def test_the_end_of_the_call_closes_for_good_and_ends_the_iteration(
     assert (await page.evaluate("() => states.at(-1)"))["code"] == 1000
 
 
+async def test_a_listener_may_close_the_session_while_it_is_told_that_it_is_open(
+    context: BrowserContext, server: LiveServer
+) -> None:
+    page = await context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(error.message))
+    await page.goto(f"{server.url}/health")
+    await page.evaluate("""async () => {
+      const { connect } = await import("/static/tertulia.js");
+      window.live = connect("/ws", { storage: sessionStorage });
+      live.on("agent.ready", () => live.close());
+    }""")
+    await page.wait_for_function("() => live.state === 'closed'")
+    assert await page.evaluate("() => sessionStorage.length") == 0
+    assert faults == []
+
+
 async def test_listeners_hear_a_type_a_family_or_all_and_one_that_fails_harms_nobody(
     context: BrowserContext, server: LiveServer
 ) -> None:

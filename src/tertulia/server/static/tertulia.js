@@ -37,6 +37,7 @@ const KEPT = new Set(["agent.transcript.update", "system.user.dtmf"]); // sent u
 const REQUEST = "system.llm.request"; // sent until its answer has ended
 const MAX_FRAME = 256 * 1024; // bytes
 const MAX_UNSENT = 256; // events that wait for a connection
+const MAX_ASKED = 3; // times that one request is sent
 const MAX_UNREAD = 4096; // events that wait for an iterator
 const MAX_KNOWN = 1024; // ids and places that are remembered to see repetitions
 const READY_WITHIN = 15_000; // ms
@@ -118,18 +119,17 @@ export class Live {
       throw new RangeError(`${MAX_UNSENT} events wait for a connection already`);
     }
     this.#sent.add(whole.id);
-    const asks = event.type === REQUEST;
-    const again = kept || asks; // `answer` is the id of what a request got
-    this.#outgoing.push({ event: whole, asks, again, sent: false, tried: false, answer: null });
+    const asks = event.type === REQUEST; // `answer` is the id of what it got
+    const state = { again: kept || asks, sent: false, times: 0, answer: null };
+    this.#outgoing.push({ event: whole, asks, ...state });
     this.#flush();
     return whole;
   }
 
   /** End the session for good. */
   close() {
-    if (this.state === "closed") return;
     this.#leave(1000);
-    this.#end({ code: 1000, reason: "closed here" });
+    if (this.state !== "closed") this.#end({ code: 1000, reason: "closed here" });
   }
 
   /**
@@ -208,7 +208,7 @@ export class Live {
     this.#leave(1000);
     if (FINAL.has(code)) return this.#end({ code, reason });
     const most = Math.min(LAST_RETRY, FIRST_RETRY * 2 ** this.#attempts++);
-    const retryIn = Math.round(most * (0.5 + Math.random() / 2));
+    const retryIn = Math.round(most * (0.5 + Math.random() / 2)); // so that not all come at once
     this.#wait(retryIn, this.#open);
     this.#become("waiting", { code, reason, retryIn });
   }
@@ -221,13 +221,8 @@ export class Live {
     for (const reader of this.#readers) reader.wake();
   }
 
-  #online = () => {
-    if (this.state === "waiting") this.#open();
-  };
-
-  #offline = () => {
-    if (this.#socket !== null) this.#again("the network is gone");
-  };
+  #online = () => this.state === "waiting" && this.#open();
+  #offline = () => this.#socket !== null && this.#again("the network is gone");
 
   #wait(time, then) {
     clearTimeout(this.#timer);
@@ -275,7 +270,8 @@ export class Live {
    * frame says that this is all: nothing open, or a moment without a fact of the log, does.
    */
   #catchUp(again) {
-    const open = this.#outgoing.some(({ asks, sent, tried }) => asks && tried && !sent);
+    if (this.state !== "open") return; // somebody has closed it just now
+    const open = this.#outgoing.some(({ asks, sent, times }) => asks && times > 0 && !sent);
     if (!open && !this.#answers.suspects()) return this.#caughtUp();
     if (!again) return;
     clearTimeout(this.#quiet);
@@ -331,8 +327,9 @@ export class Live {
   #flush() {
     if (this.state !== "open" || this.#catching) return;
     for (const entry of this.#outgoing) {
-      if (!entry.sent) this.#write(entry.event);
-      entry.sent = entry.tried = true;
+      if (entry.sent) continue;
+      this.#write(entry.event);
+      Object.assign(entry, { sent: true, times: entry.times + 1 });
     }
     this.#outgoing = this.#outgoing.filter(({ again }) => again).slice(-MAX_UNSENT);
   }
@@ -353,18 +350,20 @@ export class Live {
     const has = ({ answer }) => answer === requestId;
     if (type.endsWith(".end")) this.#outgoing = this.#outgoing.filter((entry) => !has(entry));
     if (!type.endsWith(".start") || this.#outgoing.some(has)) return;
-    const asked = this.#outgoing.find((each) => each.asks && each.tried && each.answer === null);
+    const asked = this.#outgoing.find((each) => each.asks && each.times > 0 && !each.answer);
     if (asked) Object.assign(asked, { answer: requestId, sent: true });
   }
 
-  /** What was asked again and again needs no answer, if something newer was asked since. */
+  /** What was asked already is not asked again after something newer, nor for ever. */
   #forgetOldRequests() {
     const newest = this.#outgoing.findLastIndex(({ asks }) => asks);
-    const old = ({ asks, tried, sent }, place) => asks && tried && !sent && place < newest;
-    this.#outgoing = this.#outgoing.filter((entry, place) => !old(entry, place));
+    this.#outgoing = this.#outgoing.filter(({ asks, times, sent }, place) => {
+      return !asks || sent || times === 0 || (place === newest && times < MAX_ASKED);
+    });
   }
 
   #save() {
+    if (this.state === "closed") return;
     const stored = JSON.stringify({ sessionId: this.sessionId, after: this.after });
     this.#options.storage?.setItem(this.#key, stored);
   }
@@ -375,7 +374,6 @@ class Recent {
   #known = new Set();
 
   has = (value) => this.#known.has(value);
-
   clear = () => this.#known.clear();
 
   add(value) {
