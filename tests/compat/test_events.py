@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +44,12 @@ def test_every_name_can_be_imported_from_one_place() -> None:
     assert CLASSES.keys() <= set(atoms.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = atoms.nothing
+
+
+def test_the_reference_tells_every_name() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "atoms.md").read_text()
+    told = set(re.findall(r"`(\w+)`", page))
+    assert set(atoms.__all__) <= told
 
 
 @pytest.mark.parametrize(
