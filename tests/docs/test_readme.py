@@ -8,33 +8,52 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.docs.serving import ADDRESS, served
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Each Python block with the page and the line it stands at."""
-    found: list[tuple[str, str]] = []
+def blocks() -> list[tuple[str, str, str | None]]:
+    """Each Python block with the page and the line it stands at, and the app that it talks with.
+
+    A block that connects to the address where apps are served is for the app that stands before it.
+    """
+    found: list[tuple[str, str, str | None]] = []
     for page in PAGES:
         text = page.read_text()
+        app: str | None = None
         for match in _BLOCK.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
-            found.append((f"{page.relative_to(ROOT)}:{line}", match[1]))
+            place, code = f"{page.relative_to(ROOT)}:{line}", match[1]
+            found.append((place, code, app if ADDRESS in code else None))
+            app = code if "AgentApp(" in code else app
     return found
 
 
-@pytest.mark.parametrize(("place", "code"), blocks(), ids=[place for place, _ in blocks()])
-def test_a_block_of_the_documents_runs_as_it_stands(place: str, code: str, tmp_path: Path) -> None:
-    ran = subprocess.run(
+def ran(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A program of the documents, run to its end; it may not warn of anything."""
+    return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
-    assert ran.returncode == 0, f"{place}\n{ran.stderr}"
+
+
+@pytest.mark.parametrize(("place", "code", "app"), blocks(), ids=[place for place, *_ in blocks()])
+def test_a_block_of_the_documents_runs_as_it_stands(
+    place: str, code: str, app: str | None, tmp_path: Path
+) -> None:
+    if app is None:
+        done = ran(code, tmp_path)
+    else:
+        with served(app, tmp_path) as address:
+            done = ran(code.replace(ADDRESS, address), tmp_path)
+    assert done.returncode == 0, f"{place}\n{done.stderr}"
 
 
 def test_the_readme_shows_its_two_commands_before_any_code() -> None:
@@ -43,11 +62,8 @@ def test_the_readme_shows_its_two_commands_before_any_code() -> None:
 
 
 def test_the_readme_prints_what_it_says(tmp_path: Path) -> None:
-    code = next(code for place, code in blocks() if place.startswith("README"))
-    ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    streamed, trip, booked = ran.stdout.splitlines()
+    code = next(code for place, code, _ in blocks() if place.startswith("README"))
+    streamed, trip, booked = ran(code, tmp_path).stdout.splitlines()
     assert "Osaka" in streamed
     assert "Japan" in trip
     assert "Osaka" not in trip
