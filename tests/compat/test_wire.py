@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from tests.compat.serving import Frame, served
 
+from tertulia import Runtime
 from tertulia.compat.atoms import AtomsApp, CrewSession, OutputCrewNode
 from tertulia.compat.atoms.events import (
     SDKAgentTransferConversationEvent,
@@ -15,6 +17,7 @@ from tertulia.compat.atoms.events import (
     SDKSystemUserJoinedEvent,
     TransferOption,
 )
+from tertulia.errors import InvalidInput
 
 OURS = {"id", "timestamp", "session_id", "seq", "direction", "metadata", "offset", "resumed",
         "resume_for", "received", "interrupted", "discarded", "heard"}  # fmt: skip
@@ -198,3 +201,36 @@ async def test_a_transfer_is_written_as_the_sdk_writes_it() -> None:
             },
             "on_hold_music": None,
         }
+
+
+async def test_a_conversation_that_goes_on_is_known_to_its_nodes() -> None:
+    nodes: list[Parrot] = []
+
+    async def setup(session: CrewSession) -> None:
+        nodes.append(Parrot())
+        nodes[-1].context.add_message({"role": "system", "content": "Repeat."})
+        session.add_node(nodes[-1])
+        await session.start()
+
+    runtime = Runtime("memory:")
+    for line in ("one", "two"):  # the second time the server is another one
+        app = AtomsApp(setup, runtime=runtime)
+        async with served(app) as server, server.client(session_id="s") as client:
+            assert await client.ask(line) == f"You said {line}."
+    await runtime.close()
+    assert [message["content"] for message in nodes[-1].context.messages] == [
+        "Repeat.",
+        "one",
+        "You said one.",
+        "two",
+    ]
+
+
+async def test_a_setup_handler_that_is_not_async_is_told_so() -> None:
+    def setup(session: CrewSession) -> None:
+        session.add_node(Parrot())
+
+    async with served(AtomsApp(setup, store="memory:")) as server:  # pyright: ignore[reportArgumentType]
+        assert "async def" in (server.app.hub.not_ready or "")
+    with pytest.raises(InvalidInput, match="the setup handler is an async function"):
+        AtomsApp(None)  # pyright: ignore[reportArgumentType]

@@ -25,8 +25,8 @@ class AtomsCrewApp(AgentApp):
         if not callable(setup_handler):  # pyright: ignore[reportUnnecessaryComparison]
             raise InvalidInput(f"the setup handler is an async function, not {setup_handler!r}")
 
-        async def setup(session: AgentSession) -> None:
-            await setup_handler(CrewSession.of(session))
+        def setup(session: AgentSession) -> Awaitable[None]:
+            return setup_handler(CrewSession.of(session))
 
         options.setdefault("echo", True)
         super().__init__(setup, **options)

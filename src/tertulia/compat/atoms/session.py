@@ -9,11 +9,15 @@ from typing import Any, cast
 import msgspec
 
 from tertulia.compat.atoms.events import CallerContext, context_of
+from tertulia.compat.atoms.nodes.output import OutputCrewNode
 from tertulia.compat.atoms.task_manager import TaskManager
 from tertulia.live.session import AgentSession as LiveSession
 from tertulia.live.sink import Sink
 from tertulia.wire import frames
 from tertulia.wire.events import LiveEvent, SystemInit
+
+RECALLED = 200
+"""Messages of a conversation that goes on that nodes know of."""
 
 
 class EventCodec:
@@ -100,6 +104,12 @@ class CrewSession(LiveSession):
         """Who calls, where the client says so."""
         return None if self.session_context is None else self.session_context.caller
 
+    async def start(self) -> None:
+        """As our `start`. Nodes that answer know what was said in a conversation that goes on."""
+        if self.resumed:
+            await self._recall()
+        await super().start()
+
     async def send_to_websocket(self, event: LiveEvent) -> None:
         """Send an event to the client."""
         await self.send_event(event)
@@ -112,6 +122,13 @@ class CrewSession(LiveSession):
         """Stop the nodes, the hooks and their tasks, and close the connection."""
         await self.task_manager.close()
         await super().stop()
+
+    async def _recall(self) -> None:
+        history = await self.conversation.history(limit=RECALLED)
+        said = [each for each in history if each.role in ("user", "assistant") and each.text]
+        for node in self.nodes:
+            if isinstance(node, OutputCrewNode):
+                node.context.add_messages({"role": m.role, "content": m.text} for m in said)
 
 
 AgentSession = SwarmSession = CrewSession
