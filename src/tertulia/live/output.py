@@ -78,8 +78,8 @@ class Answering(Node):
                 self.before_cut(given)
             self.session.cut(self._request_id)
         pulled = super().interrupt(event)
-        for _ in pulled:
-            request_id = uuid4().hex
+        for request in pulled:
+            request_id = request.id or uuid4().hex
             for told in (ResponseStart, ResponseEnd):
                 self._offer_out(told, request_id)
         return pulled
@@ -118,7 +118,7 @@ class OutputNode(Answering):
         ...
 
     async def _answer(self, request: LLMRequest) -> None:
-        request_id = self._request_id = uuid4().hex
+        request_id = self._request_id = request.id or uuid4().hex
         await self.send_event(ResponseStart(request_id=request_id))
         interrupted = True
         try:

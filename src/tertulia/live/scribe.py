@@ -304,7 +304,7 @@ def _id_of(body: Mapping[str, Any] | None) -> str | None:
     """The id that the client gave an event."""
     event: dict[str, Any] = (body or {}).get("event") or {}
     live = live_of(body)
-    found = event.get("id") or live.get("id") or live.get("request")
+    found = event.get("id") or live.get("id") or live.get("request") or live.get("request_id")
     return found if isinstance(found, str) else None
 
 
