@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
-from benchmarks.child import Opened
+from benchmarks.child import Opened, failure
 from benchmarks.live_client import (
     CONNECTING,
     ECHO,
@@ -31,9 +31,9 @@ clock = time.perf_counter
 
 
 @asynccontextmanager
-async def running(served: object, doing: Doing, folder: Path) -> AsyncIterator[Server]:
+async def running(served: Served, doing: Doing, folder: Path) -> AsyncIterator[Server]:
     """One server, for a while."""
-    server = await cast("Served", served).start(doing, folder)
+    server = await served.start(doing, folder)
     try:
         yield server
     finally:
@@ -82,18 +82,45 @@ class Echoed:
 
 async def echo(systems: Opened, options: Options) -> list[Result]:
     """All servers at once, in turns; who waits takes no processor."""
-    found: list[Echoed] = []
+    found: list[Echoed | Result] = []
     try:
         for system, folder in systems:
-            found.append(Echoed(await cast("Served", system).start("echo", folder)))
+            try:
+                found.append(Echoed(await cast("Served", system).start("echo", folder)))
+            except Exception as error:
+                found.append(failure(error))
         for number in range(options["rounds"]):
             for place in range(len(found)):
-                each = found[(number + place) % len(found)]
-                await each.round(options["connections"], options["seconds"])
+                await _turn(found, (number + place) % len(found), options)
     finally:
         for each in found:
+            if isinstance(each, Echoed):
+                await each.server.stop()
+    return [each.result() if isinstance(each, Echoed) else each for each in found]
+
+
+async def _turn(found: list[Echoed | Result], place: int, options: Options) -> None:
+    """One round of one server; one that fails is measured no more, and the others are."""
+    each = found[place]
+    if isinstance(each, Echoed):
+        try:
+            await each.round(options["connections"], options["seconds"])
+        except Exception as error:
+            found[place] = failure(error)
             await each.server.stop()
-    return [each.result() for each in found]
+
+
+async def one_by_one(
+    systems: Opened, options: Options, measure: Callable[[Served, Path, Options], Awaitable[Result]]
+) -> list[Result]:
+    """Each server alone; one that fails leaves the others be."""
+    found: list[Result] = []
+    for system, folder in systems:
+        try:
+            found.append(await measure(cast("Served", system), folder, options))
+        except Exception as error:
+            found.append(failure(error))
+    return found
 
 
 # -- idle sessions
@@ -101,18 +128,19 @@ async def echo(systems: Opened, options: Options) -> list[Result]:
 
 async def idle(systems: Opened, options: Options) -> list[Result]:
     """The memory of a server for each connection that says nothing, in KB."""
-    found: list[Result] = []
-    for system, folder in systems:
-        async with running(system, "echo", folder) as server:
-            async with connected(server.port, Connection, 20):
-                pass
+    return await one_by_one(systems, options, _idle)
+
+
+async def _idle(served: Served, folder: Path, options: Options) -> Result:
+    async with running(served, "echo", folder) as server:
+        async with connected(server.port, Connection, 20):
+            pass
+        await asyncio.sleep(options["settle"])
+        before = server.resident()
+        async with connected(server.port, Connection, options["connections"]) as clients:
             await asyncio.sleep(options["settle"])
-            before = server.resident()
-            async with connected(server.port, Connection, options["connections"]) as clients:
-                await asyncio.sleep(options["settle"])
-                each = (server.resident() - before) / len(clients) / 1024
-        found.append({"value": each, "base_mb": before / 1024 / 1024})
-    return found
+            each = (server.resident() - before) / len(clients) / 1024
+    return {"value": each, "base_mb": before / 1024 / 1024}
 
 
 # -- connects and disconnects
@@ -146,7 +174,7 @@ async def come_and_go(port: int, count: int, *, lose_each: int) -> None:
 
 async def churn(systems: Opened, options: Options) -> list[Result]:
     """What is left after many connections came and went."""
-    return [await _churn(cast("Served", system), folder, options) for system, folder in systems]
+    return await one_by_one(systems, options, _churn)
 
 
 async def _churn(served: Served, folder: Path, options: Options) -> Result:
@@ -190,12 +218,12 @@ async def _settled(server: Server, before: dict[str, int] | None) -> dict[str, i
 
 async def interrupts(systems: Opened, options: Options) -> list[Result]:
     """How long text goes on after an interrupt, while all sessions speak."""
-    return [await _interrupts(system, folder, options) for system, folder in systems]
+    return await one_by_one(systems, options, _interrupts)
 
 
-async def _interrupts(system: object, folder: Path, options: Options) -> Result:
+async def _interrupts(served: Served, folder: Path, options: Options) -> Result:
     async with (
-        running(system, "speak", folder) as server,
+        running(served, "speak", folder) as server,
         connected(server.port, Listening, options["connections"]) as clients,
     ):
         for client in clients:
@@ -203,21 +231,27 @@ async def _interrupts(system: object, folder: Path, options: Options) -> Result:
         await _all_speak(clients)
         await asyncio.sleep(options["settle"])
         words, started = sum(client.chunks for client in clients), clock()
-        one_by_one = await _one_by_one(clients, options)
+        alone = await _alone(clients, options)
         words = sum(client.chunks for client in clients) - words
         rate = words / (clock() - started)
         await _all_speak(clients)
         together = await asyncio.gather(*(client.interrupt(options["quiet"]) for client in clients))
-    last, end = milliseconds([a for a, _ in one_by_one]), [b for _, b in one_by_one]
+    return {"words_per_second": rate, **_stopped(alone, together)}
+
+
+def _stopped(
+    alone: Sequence[tuple[float, float]], together: Sequence[tuple[float, float]]
+) -> Result:
+    """When the last chunk came, and the end of the answer."""
+    last, end = milliseconds([a for a, _ in alone]), [b for _, b in alone]
     return {
         "value": last["max_ms"],
-        "turns": len(one_by_one),
+        "turns": len(alone),
         **last,
         "end_p99_ms": milliseconds(end)["p99_ms"],
         "end_max_ms": milliseconds(end)["max_ms"],
         "together_max_ms": milliseconds([a for a, _ in together])["max_ms"],
         "together_end_max_ms": milliseconds([b for _, b in together])["max_ms"],
-        "words_per_second": rate,
     }
 
 
@@ -229,7 +263,7 @@ async def _all_speak(clients: Sequence[Listening]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _one_by_one(clients: list[Listening], options: Options) -> list[tuple[float, float]]:
+async def _alone(clients: list[Listening], options: Options) -> list[tuple[float, float]]:
     """One interrupt after the other, a short time apart; who was interrupted asks again."""
 
     async def one(client: Listening) -> tuple[float, float]:
