@@ -171,6 +171,8 @@ class AgentNode(Answering):
         self._greeting = greeting
         self._options = options
         self._stream: AsyncStream | None = None
+        self._cut: str | None = None
+        """What the user got of an answer that was cut."""
         self._waits = False
         """The turn waits for a person to approve a tool call."""
         self._left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
@@ -201,7 +203,8 @@ class AgentNode(Answering):
     def before_cut(self, given: Answer) -> None:
         """The history keeps what the user got of the answer."""
         if self._stream is not None:
-            self._stream.keep(given.got())
+            self._cut = given.got()
+            self._stream.keep(self._cut)
 
     async def process_event(self, event: LiveEvent) -> None:
         """As every node that answers; first, go on with what was left."""
@@ -297,14 +300,23 @@ class AgentNode(Answering):
         if given is not None:
             given.settle()
         self._request_id = None
+        cut, self._cut = self._cut, None
         ended = await end_of(self.session.conversation, turn)
         waits, self._waits = self._waits, False
         kind = None if ended is None else ended.type
         await self.send_event(
             ResponseEnd(
                 request_id=request_id_of(turn),
-                interrupted=kind != "turn.completed" and not waits,
+                interrupted=cut is not None or (kind != "turn.completed" and not waits),
                 discarded=failed or kind in ("turn.failed", "turn.abandoned"),
                 seq=None if ended is None else ended.seq,
             )
         )
+        if cut is not None and kind == "turn.completed":
+            await self._correct(cut)
+
+    async def _correct(self, cut: str) -> None:
+        """The turn was complete when it was cut: the history keeps what the user got of it."""
+        told = TranscriptUpdate(role="assistant", content=cut)
+        self.session.stamp(told, "in")
+        await self.session.scribe.write([Said(told, heard=cut)], "in")
