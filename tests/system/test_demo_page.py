@@ -66,6 +66,13 @@ async def test_markup_that_is_said_stays_text_on_both_sides(page: Page) -> None:
     assert await page.evaluate("() => window.broken") is None
 
 
+async def test_an_offer_of_the_empty_page_is_said_with_a_click(page: Page) -> None:
+    await page.get_by_role("button", name="Order two coffees.").click()
+    messages = page.get_by_role("region", name="Messages").get_by_role("listitem")
+    await expect(messages.first).to_have_text("Order two coffees.", timeout=WAIT)
+    await expect(page.get_by_role("heading", name="A conversation")).to_be_hidden()
+
+
 async def test_the_button_stops_an_answer_and_goes_away(page: Page) -> None:
     stop = page.get_by_role("button", name="Stop")
     await expect(stop).to_be_hidden()

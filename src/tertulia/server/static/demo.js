@@ -214,7 +214,7 @@ $("renew").addEventListener("click", () => {
 });
 
 for (const offer of document.querySelectorAll("[data-say]")) {
-  offer.addEventListener("click", () => say(offer.dataset.say));
+  offer.addEventListener("click", () => say(offer.dataset.say.replaceAll("\n", " ")));
 }
 
 $("ask").addEventListener("close", () => {
