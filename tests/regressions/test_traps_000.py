@@ -491,6 +491,48 @@ async def test_a_transferred_call_is_not_answered_again(runtime: Runtime) -> Non
     assert got.count("system.llm.request") == 2
 
 
+async def test_an_answer_that_ends_the_call_is_said_to_its_end(runtime: Runtime) -> None:
+    class Polite(OutputCrewNode):
+        async def generate_response(self) -> AsyncIterator[str]:
+            await self.send_event(SDKAgentEndCallEvent())
+            for _ in range(50):
+                await asyncio.sleep(0)
+            yield "Goodbye."
+
+    async with talking(graph(Polite("polite")), runtime) as client:
+        await client.send("system.llm.request")
+        told = await client.until("agent.llm.response.end")
+        assert types(told) == [
+            "agent.llm.response.start",
+            "agent.end_call",
+            "agent.llm.response.chunk",
+            "agent.llm.response.end",
+        ]
+        assert told[-1]["interrupted"] is False
+        assert await client.closed() == 1000
+
+
+async def test_who_leaves_does_not_wait_for_the_end_of_an_answer_that_ended_the_call(
+    runtime: Runtime,
+) -> None:
+    class Endless(Talker):
+        async def generate_response(self) -> AsyncIterator[str]:
+            await self.send_event(SDKAgentEndCallEvent())
+            yield "Good"
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.stopped.set()
+
+    node = Endless()
+    async with serving(graph(node), runtime) as server, server.client() as client:
+        await client.send("system.llm.request")
+        await client.until("agent.llm.response.chunk")
+        await client.leave()
+        async with asyncio.timeout(PATIENCE):
+            await node.stopped.wait()
+
+
 # -- hooks
 
 

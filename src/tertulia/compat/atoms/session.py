@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from copy import deepcopy
 from typing import Any, cast
@@ -16,6 +17,8 @@ from tertulia.live.sink import Sink
 from tertulia.wire import frames
 from tertulia.wire.events import LiveEvent, SystemInit
 
+LAST_WORDS = 20.0
+"""Seconds that an answer has to end when it has ended the call."""
 RECALLED = 200
 """Messages of a conversation that goes on that nodes know of."""
 
@@ -84,6 +87,7 @@ class CrewSession(LiveSession):
     def _begin(self) -> None:
         self.sink = EchoingSink(self)
         self.task_manager = TaskManager()
+        self._last_said: asyncio.Task[None] | None = None
         context: Any = context_of(self.init.session_context)
         self.init_event = msgspec.structs.replace(self.init, session_context=context)
 
@@ -110,6 +114,13 @@ class CrewSession(LiveSession):
             await self._recall()
         await super().start()
 
+    def finish(self, reason: str) -> None:
+        """As our `finish`; where a node ended the call, what it is saying is said first."""
+        if not (self.handed_off and self.connected and self.answers.running):
+            super().finish(reason)
+        elif self._last_said is None:
+            self._last_said = self.task_manager.create_task(self._finish_later(reason))
+
     async def send_to_websocket(self, event: LiveEvent) -> None:
         """Send an event to the client."""
         await self.send_event(event)
@@ -122,6 +133,10 @@ class CrewSession(LiveSession):
         """Stop the nodes, the hooks and their tasks, and close the connection."""
         await self.task_manager.close()
         await super().stop()
+
+    async def _finish_later(self, reason: str) -> None:
+        await self.quiet(LAST_WORDS)
+        super().finish(reason)
 
     async def _recall(self) -> None:
         history = await self.conversation.history(limit=RECALLED)
