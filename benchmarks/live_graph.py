@@ -49,8 +49,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
     peers = [CREW, PIPECAT] if bench.plan.peers else []
     group = [OURS, QUEUES, BOUNDED, *peers]
     small = bench.plan.quick
-    options = {"events": 5_000 if small else 100_000, "made_before": 5_000 if small else 10_000}
-    options |= {"alone": 200 if small else 1_000, "rounds": 1 if small else 3}
+    options = {"events": 20_000 if small else 100_000, "made_before": 5_000 if small else 10_000}
+    options |= {"alone": 200 if small else 1_000, "rounds": 3}
     found = bench.samples("graph", "live_graph", [group], lambda _: options)
     for other, least in ((QUEUES, 0.7), (CREW, 2.5), (PIPECAT, 10)):
         if other in group:
