@@ -75,7 +75,8 @@ class AgentApp:
         self._origins = _texts(origins, "origins")
         self._hosts = _texts(hosts, "hosts")
         self._telephony = telephony
-        self._path = path
+        self.path = path
+        """Where the WebSocket is."""
         self._heartbeat = _positive(heartbeat, "heartbeat")
         self._finish_in = _positive(finish_in, "finish_in", zero=True)
         self._limits = Limits(
@@ -103,7 +104,7 @@ class AgentApp:
             await self.app(scope, receive, send)
         elif not self._reachable(scope):
             await pages.forbidden(scope, receive, send)
-        elif scope["type"] == "websocket" and scope["path"] == self._path:
+        elif scope["type"] == "websocket" and scope["path"] == self.path:
             await self._socket()(scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from tertulia.server.contract import asyncapi
 from tertulia.server.hub import Hub
+from tertulia.wire.events import event_types
 
 if TYPE_CHECKING:
     from tertulia.server.app import AgentApp
@@ -66,7 +67,7 @@ def routes(app: AgentApp) -> list[BaseRoute]:
         return PlainTextResponse(_metrics(app), media_type="text/plain; version=0.0.4")
 
     async def contract(request: Request) -> Response:
-        return JSONResponse(asyncapi())
+        return JSONResponse(asyncapi(event_types().values(), address=app.path))
 
     async def graph(request: Request) -> Response:
         if not await app.is_authenticated(request):
