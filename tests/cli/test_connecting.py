@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.cli.program import PROGRAM, Program, environment, read_until
 from tests.cli.test_terminal import Terminal
-from tests.client.serving import APP, free_port
+from tests.client.serving import command, free_port
 
 TOKEN = "s3cret-of-ana"
 
@@ -28,8 +27,8 @@ def serving(folder: Path, **env: str) -> Generator[str]:
     port = free_port()
     log = (folder / "server.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, str(APP), str(port)],
-        env=environment(folder, STORE=f"sqlite:///{folder / 'live.db'}", **env),
+        command(port, f"sqlite:///{folder / 'live.db'}"),
+        env=environment(folder, **env),
         stdout=log,
         stderr=log,
     )

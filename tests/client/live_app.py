@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -114,10 +113,6 @@ async def setup(session: AgentSession) -> None:
 app = AgentApp(
     setup,
     auth=Token(json.loads(os.environ["TOKENS"])) if "TOKENS" in os.environ else None,
-    store=os.environ.get("STORE", "memory:"),
     finish_in=float(os.environ.get("FINISH_IN", "20")),
     resume_for=float(os.environ.get("RESUME_FOR", "30")),
 )
-
-if __name__ == "__main__":
-    app.run(port=int(sys.argv[1]))

@@ -30,6 +30,12 @@ EAGER = Reconnect(attempts=2_000, within=50, first=0.005, most=0.2)
 NODES = ("output", "agent")
 
 
+def command(port: int, store: str) -> list[str]:
+    """What serves the application on a port of this machine."""
+    options = ["--port", str(port), "--store", store]
+    return [sys.executable, "-m", "tertulia", "serve", str(APP), *options]
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as found:
@@ -45,7 +51,7 @@ class Served:
         self.store = f"sqlite:///{folder / 'store.db'}"
         self._log = folder / "server.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
-        self._env = {**kept, "NODE": node, "STORE": self.store, **env}
+        self._env = {**kept, "NODE": node, **env}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,8 +66,8 @@ class Served:
     async def start(self) -> None:
         """Start it, and wait until it serves."""
         with self._log.open("ab") as log:
-            command = [sys.executable, str(APP), str(self.port)]
-            process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+            words = command(self.port, self.store)
+            process = subprocess.Popen(words, env=self._env, stdout=log, stderr=log)
         self._process = process
         while True:
             assert process.poll() is None, self.log()

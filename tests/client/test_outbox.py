@@ -5,6 +5,7 @@ from __future__ import annotations
 from tertulia.client.asking import Answer
 from tertulia.client.outbox import SIZE, Outbox
 from tertulia.wire.events import (
+    LiveEvent,
     LLMRequest,
     ResponseChunk,
     ResponseEnd,
@@ -24,7 +25,7 @@ def asked(number: int) -> LLMRequest:
     return LLMRequest(id=f"r{number}")
 
 
-def filled(*events: TranscriptUpdate | LLMRequest | UserJoined | UserInterrupt) -> Outbox:
+def filled(*events: LiveEvent) -> Outbox:
     outbox = Outbox()
     for event in events:
         outbox.add(event)
@@ -36,7 +37,7 @@ def ids(outbox: Outbox) -> list[str | None]:
 
 
 def test_what_the_server_has_is_not_sent_again_but_requests_are() -> None:
-    outbox = filled(UserJoined(id="j"), said(1), asked(1), said(2), asked(2))
+    outbox = filled(UserInterrupt(id="i"), said(1), asked(1), said(2), asked(2))
     outbox.confirm("t1")
     assert ids(outbox) == ["r1", "t2", "r2"]
     outbox.confirm("t2")
@@ -99,8 +100,7 @@ def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
 
 
 def test_a_mark_of_a_moment_is_not_sent_again() -> None:
-    outbox = Outbox()
-    outbox.add(UserStartedSpeaking(id="s"))
+    outbox = filled(UserJoined(id="j"), UserStartedSpeaking(id="s"))
     assert ids(outbox) == []
 
 

@@ -291,6 +291,16 @@ async def test_closing_ends_what_waits() -> None:
             await client.__aenter__()
 
 
+async def test_nothing_is_left_of_clients_that_left_or_were_lost() -> None:
+    async with serving(answer_all) as url:
+        for number in range(20):
+            async with LiveClient(url) as client:
+                await client.say("hello")
+                if number % 2:
+                    client.abort()
+    assert [task for task in asyncio.all_tasks() if "live client" in task.get_name()] == []
+
+
 async def test_an_event_that_is_too_large_is_refused_before_it_is_sent() -> None:
     async with serving(answer_all) as url, LiveClient(url) as client:
         with pytest.raises(InvalidInput, match="bytes"):

@@ -46,7 +46,7 @@ class LiveClient:
 
     When the connection is lost it comes back by itself, to the same session and to the position
     it had. `events`, `ask` and `say` give everything once, in order, as if nothing had been.
-    What had been sent and had not arrived is sent again, with the same id.
+    What was said and had not arrived is sent again, with the same id.
 
     ``session_id`` and ``after`` go on with an earlier session after a position, ``variables`` and
     ``caller`` are what a new one begins with, ``token`` is sent as a bearer token. ``reconnect``
@@ -149,9 +149,9 @@ class LiveClient:
     async def send(self, event: E) -> E:
         """Send an event; returns it with its id.
 
-        It waits while there is no connection. If one is lost, the event is sent again on the
-        next, unless the server has it. Raises InvalidInput for what cannot be sent, and LiveError
-        when there is no connection any more.
+        It waits while there is no connection. An event that is kept in the log is sent again when
+        one is lost, unless the server has it; others may be lost with it. Raises InvalidInput for
+        what cannot be sent, and LiveError when there is no connection any more.
         """
         return await self._send(event)
 

@@ -14,8 +14,6 @@ from tertulia.wire.events import (
     ResponseEnd,
     ResponseStart,
     UserInterrupt,
-    UserStartedSpeaking,
-    UserStoppedSpeaking,
 )
 
 SIZE = 1_000
@@ -24,7 +22,6 @@ server took it long ago: it holds fewer itself before it lets a client wait."""
 OWN_IDS = 4_096
 """How many ids of what was sent are remembered, to tell apart what the server repeats of it."""
 
-_MOMENTS = (UserStartedSpeaking, UserStoppedSpeaking)
 _NONE: Any = object()
 
 
@@ -56,9 +53,12 @@ class Outbox:
         """The requests whose answers are being given, by the id of the answer."""
 
     def add(self, event: LiveEvent, answer_to: Answer | None = None) -> Sent:
-        """Keep an event that is being sent; marks of a moment are not worth a second time."""
+        """Keep an event that is being sent, if it may be sent again.
+
+        A mark of a moment may not: the server cannot tell that it had it already.
+        """
         sent = Sent(event, answer_to)
-        if isinstance(event, _MOMENTS):
+        if not event.kept and not isinstance(event, LLMRequest | UserInterrupt):
             return sent
         if len(self._sent) >= SIZE:
             self._drop(self._sent.pop(0))
