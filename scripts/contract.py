@@ -87,7 +87,8 @@ def contents() -> Iterator[tuple[Path, str]]:
     yield FOLDER / "live-events.schema.json", as_json(event_schema())
     yield FOLDER / "live-events.md", PAGE + "".join(rows())
     events = FOLDER / "events.md"
-    yield events, events.read_text().partition(VOCABULARY[:30])[0] + VOCABULARY + facts()
+    written = events.read_text() if events.exists() else ""
+    yield events, written.partition(VOCABULARY[:30])[0] + VOCABULARY + facts()
 
 
 def facts() -> str:
