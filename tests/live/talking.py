@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from tertulia import Runtime
@@ -139,7 +140,7 @@ def chained(session: AgentSession, *nodes: Node) -> None:
     """Add nodes, each the child of the one before."""
     for node in nodes:
         session.add_node(node)
-    for parent, child in zip(nodes, nodes[1:], strict=False):
+    for parent, child in pairwise(nodes):
         session.add_edge(parent, child)
 
 
