@@ -131,3 +131,19 @@ def test_a_router_goes_on_with_the_next_provider(tmp_path: Path) -> None:
         "poet",
         "clerk",
     ]
+
+
+def test_a_client_hears_the_whole_answer_though_its_server_is_killed(tmp_path: Path) -> None:
+    printed = run("11_live", tmp_path)
+    assert printed[0] == "Nice to meet you, Ada."
+    assert " ".join(printed[1:-1]).startswith("I  ... am Tertulia's offline model: a handful of")
+    assert printed[-2].endswith("tools when your words match one.")
+    assert printed[-1] == "Your name is Ada."
+
+
+def test_a_phone_call_is_answered_by_a_graph(tmp_path: Path) -> None:
+    assert run("12_phone", tmp_path) == [
+        "Nice to meet you, Ada.",
+        "Your name is Ada.",
+        "the app ended the call: True",
+    ]
