@@ -481,6 +481,7 @@ async def test_a_node_that_never_returns_stops_nobody_and_is_told_once(
         await eventually(lambda: len(sibling.of(Tick)) == 50)
         assert [event.number for event in sibling.of(Tick)] == list(range(50))
         assert len(sibling.of(UserInterrupt)) == 1
+        await client.until(AgentErrorEvent)
         told = client.of(AgentErrorEvent)
         assert [event.payload["code"] for event in told] == ["inbox_full"]
         assert told[0].severity == "warning"
