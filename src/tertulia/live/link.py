@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -40,6 +41,10 @@ class Link:
         self._room: asyncio.Future[None] | None = None
         self._position = 0
         self._given: set[str] = set()
+        self.direct: Callable[[LiveEvent], bool] | None = None
+        """Writes an event at once, where the connection takes it; False where it has to wait."""
+        self.writing = False
+        """Whether the server writes an event that it has taken; no other may overtake it."""
         self.replaying = False
         self.passed = 0
         """The highest position that came by while the client got what it missed."""
@@ -63,6 +68,8 @@ class Link:
     def push(self, event: LiveEvent) -> None:
         """Send an event; a client that is too far behind is closed, and can come back."""
         if self.closed is not None:
+            return
+        if self.direct is not None and not self.writing and not self._events and self.direct(event):
             return
         if isinstance(event, ResponseChunk):
             self._text += len(event.text)

@@ -81,14 +81,13 @@ class Node:
         self.name = type(self).__name__ if name is None else name
         self.is_interruptible = is_interruptible
         self._inbox: Inbox[LiveEvent] = Inbox(inbox, overflow)
-        self._session: AgentSession | None = None
-        self._children: tuple[Receiver, ...] = ()
-        self._parents: tuple[Any, ...] = ()
-        self._seen: Seen | None = None
-        self._worker: asyncio.Task[None] | None = None
+        self.__session: AgentSession | None = None
+        self.__children: tuple[Receiver, ...] = ()
+        self.__parents: tuple[Any, ...] = ()
+        self.__seen: Seen | None = None
+        self.__worker: asyncio.Task[None] | None = None
         self._current: LiveEvent | None = None
-        self._interrupted = False
-        self._reported = False
+        self.__interrupted = False
 
     # -- what a node is made of
 
@@ -107,23 +106,28 @@ class Node:
     @property
     def session(self) -> AgentSession:
         """The session that the node is part of. Raises UsageError before it was added to one."""
-        if self._session is None:
+        if self.__session is None:
             raise UsageError(f"node {self.name!r} is in no session yet; session.add_node(…) it")
-        return self._session
+        return self.__session
+
+    @property
+    def attached(self) -> bool:
+        """Whether the node is part of a session that has started."""
+        return self.__session is not None
 
     @property
     def children(self) -> tuple[Receiver, ...]:
         """Where its events go, in the order the edges were added."""
-        return self._children
+        return self.__children
 
     @property
     def parents(self) -> tuple[Any, ...]:
         """The nodes whose events it gets."""
-        return self._parents
+        return self.__parents
 
     async def send_event(self, event: LiveEvent) -> None:
         """Send an event to the children, in the order their edges were added."""
-        for child in self._children:
+        for child in self.__children:
             if not child.offer(event):
                 await child.queue_event(event)
 
@@ -135,7 +139,7 @@ class Node:
 
     def offer(self, event: LiveEvent) -> bool:
         """Put an event into the inbox if there is a place for it."""
-        seen = self._seen
+        seen = self.__seen
         return self._inbox.offer(event) if seen is None else self._offer_once(event, seen)
 
     def __repr__(self) -> str:
@@ -153,23 +157,23 @@ class Node:
     ) -> None:
         """Give the node its place in a graph that is locked; where paths join, an event that
         comes by two of them is taken once."""
-        if self._session is not None and self._session is not session:
+        if self.__session is not None and self.__session is not session:
             raise UsageError(
                 f"node {self.name!r} is part of another session; make a new one for each session"
             )
-        self._session = session
-        self._children = children
-        self._parents = parents
-        self._seen = Seen() if joins else None
+        self.__session = session
+        self.__children = children
+        self.__parents = parents
+        self.__seen = Seen() if joins else None
 
     def run(self) -> asyncio.Task[None]:
         """Start to work on the inbox."""
-        self._worker = asyncio.get_running_loop().create_task(self._work(), name=f"{self.name}")
-        return self._worker
+        self.__worker = asyncio.get_running_loop().create_task(self._work(), name=f"{self.name}")
+        return self.__worker
 
     async def finish(self) -> None:
         """Stop to work, and call `stop`."""
-        worker, self._worker = self._worker, None
+        worker, self.__worker = self.__worker, None
         if worker is not None and worker is not asyncio.current_task():
             worker.cancel()
             await asyncio.wait([worker])
@@ -183,12 +187,12 @@ class Node:
         pulled: list[LiveEvent] = []
         if self.is_interruptible:
             pulled = self._inbox.pull(lambda waiting: isinstance(waiting, LLMRequest))
-            if self._current is not None and self._worker is not None and not self._interrupted:
-                self._interrupted = True
-                self._worker.cancel()
-        if self._seen is None:
-            self._seen = Seen()
-        self._seen.add(event)
+            if self._current is not None and self.__worker is not None and not self.__interrupted:
+                self.__interrupted = True
+                self.__worker.cancel()
+        if self.__seen is None:
+            self.__seen = Seen()
+        self.__seen.add(event)
         self._inbox.push(event)
         return [request for request in pulled if isinstance(request, LLMRequest)]
 
@@ -196,7 +200,7 @@ class Node:
 
     async def _work(self) -> None:
         inbox = self._inbox
-        current_session.set(self._session)
+        current_session.set(self.__session)
         while True:
             event = inbox.pop()
             if event is None:
@@ -206,14 +210,14 @@ class Node:
             try:
                 await self.process_event(event)
             except asyncio.CancelledError:
-                if not self._interrupted:
+                if not self.__interrupted:
                     raise
                 _uncancel()
             except Exception as error:
                 await self._failed(error, "process_event")
             finally:
                 self._current = None
-                self._interrupted = False
+                self.__interrupted = False
 
     async def _failed(self, error: Exception, where: str) -> None:
         """Tell of an exception; the node and its siblings go on."""
@@ -244,7 +248,7 @@ class Node:
 
     def _twice(self, event: LiveEvent) -> bool:
         """Whether the event came by another path already; from here on it has."""
-        seen = self._seen
+        seen = self.__seen
         if seen is None:
             return False
         if event in seen:

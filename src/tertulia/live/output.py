@@ -168,21 +168,21 @@ class AgentNode(Answering):
             raise InvalidInput(f"AgentNode needs an Agent or an AgentRouter, not {agent!r}")
         super().__init__(name or agent.name, is_interruptible, inbox=inbox)
         self.agent = agent
-        self._greeting = greeting
-        self._options = options
-        self._stream: AsyncStream | None = None
-        self._cut: str | None = None
+        self.__greeting = greeting
+        self.__options = options
+        self.__stream: AsyncStream | None = None
+        self.__cut: str | None = None
         """What the user got of an answer that was cut."""
-        self._waits = False
+        self.__waits = False
         """The turn waits for a person to approve a tool call."""
-        self._left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
+        self.__left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
 
     async def on_event(self, event: LiveEvent) -> None:
         """Greet."""
-        if not isinstance(event, UserJoined) or self._greeting is None:
+        if not isinstance(event, UserJoined) or self.__greeting is None:
             return
         if not await self.session.conversation.history(limit=1):
-            await self.speak(self._greeting)
+            await self.speak(self.__greeting)
 
     async def start(self) -> None:
         """Take up the turn that a process left open which died."""
@@ -197,20 +197,20 @@ class AgentNode(Answering):
             await self._failed(error, "start")
             return
         request = LLMRequest()
-        self._left = request, stream, first
+        self.__left = request, stream, first
         self._inbox.push(request)
 
     def before_cut(self, given: Answer) -> None:
         """The history keeps what the user got of the answer."""
-        if self._stream is not None:
-            self._cut = given.got()
-            self._stream.keep(self._cut)
+        if self.__stream is not None:
+            self.__cut = given.got()
+            self.__stream.keep(self.__cut)
 
     async def process_event(self, event: LiveEvent) -> None:
         """As every node that answers; first, go on with what was left."""
-        left = self._left
+        left = self.__left
         if left is not None and event is left[0]:
-            self._left = None
+            self.__left = None
             await self._give(left[1], left[2])
             return
         await super().process_event(event)
@@ -223,9 +223,9 @@ class AgentNode(Answering):
             await self._give(go_on(self.agent, conversation))
             return
         await self.session.scribe.settle()
-        known: dict[str, Any] = self._options.get("metadata") or {}
+        known: dict[str, Any] = self.__options.get("metadata") or {}
         metadata = {**known, "live": {"request": request.id}}
-        options = {**self._options, "metadata": metadata}
+        options = {**self.__options, "metadata": metadata}
         await self._give(answer(self.agent, conversation, **options))
 
     async def _take_in(self, request: LLMRequest) -> None:
@@ -243,7 +243,7 @@ class AgentNode(Answering):
 
     async def _give(self, stream: AsyncStream, first: StreamEvent | None = None) -> None:
         """Send a turn to the client as it happens."""
-        self._stream = stream
+        self.__stream = stream
         turn: int | None = None
         failed: AgentError | None = None
         try:
@@ -263,7 +263,7 @@ class AgentNode(Answering):
         except AgentError as error:
             failed = error
         finally:
-            self._stream = None
+            self.__stream = None
             if turn is not None:
                 await asyncio.shield(self._end(turn, failed=failed is not None))
         if failed is not None:
@@ -286,7 +286,7 @@ class AgentNode(Answering):
         if event.type == "text_delta" and event.text:
             await self.send_event(ResponseChunk(text=event.text, request_id=self._request_id))
         elif event.type == "turn_suspended" and event.response is not None:
-            self._waits = True
+            self.__waits = True
             calls = [msgspec.to_builtins(approval) for approval in event.response.pending]
             await self.send_event(AgentLog(name="approval.requested", payload={"calls": calls}))
         elif event.type == "message" and event.message is not None and event.message.tool_calls:
@@ -300,9 +300,9 @@ class AgentNode(Answering):
         if given is not None:
             given.settle()
         self._request_id = None
-        cut, self._cut = self._cut, None
+        cut, self.__cut = self.__cut, None
         ended = await end_of(self.session.conversation, turn)
-        waits, self._waits = self._waits, False
+        waits, self.__waits = self.__waits, False
         kind = None if ended is None else ended.type
         await self.send_event(
             ResponseEnd(

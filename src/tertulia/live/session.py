@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from tertulia import events as facts
 from tertulia.clock import to_iso
@@ -37,10 +38,11 @@ from tertulia.wire.events import (
     Severity,
     SystemInit,
     UserInterrupt,
-    fill,
 )
 
 Setup = Callable[["AgentSession"], Awaitable[None]]
+LAST_WORDS = 20.0
+"""Seconds that an answer has to end when it has ended the call."""
 _log = logging.getLogger("tertulia.live")
 
 
@@ -102,6 +104,7 @@ class AgentSession:
         self._started = False
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
+        self._last_words: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._clock = conversation._host.clock  # pyright: ignore[reportPrivateUsage]
@@ -305,6 +308,16 @@ class AgentSession:
             self.reason = self.reason or reason
             self._stopping = asyncio.get_running_loop().create_task(self.stop())
 
+    def finish_soon(self, reason: str) -> None:
+        """As `finish`, once what is being said is said."""
+        if self._last_words is None and self._stopping is None:
+            self._last_words = asyncio.get_running_loop().create_task(self._finish_quietly(reason))
+
+    async def _finish_quietly(self, reason: str) -> None:
+        if self.connected:
+            await self.quiet(LAST_WORDS)
+        self.finish(reason)
+
     def fail(self, error: BaseException) -> None:
         """The log cannot be written: nothing that comes could be kept."""
         _log.error("live session %s failed", self.session_id, exc_info=error)
@@ -351,7 +364,7 @@ class AgentSession:
             await asyncio.wait_for(self.sink.idle(), 5.0)
         await self._hooks.close()
         self.sink.stop()
-        await self._last_words()
+        await self._close_log()
         link, self._link = self._link, None
         if link is not None:
             link.close(links.NORMAL, self.reason[:100])
@@ -361,15 +374,15 @@ class AgentSession:
 
     def stamp(self, event: LiveEvent, direction: str) -> None:
         """Fill in what an event says of itself."""
-        if direction == "in":
-            fill(event, "seq", None)
-        fill(event, "direction", direction)
-        fill(event, "session_id", self.session_id)
+        if event.seq is not None and direction == "in":
+            force_setattr(event, "seq", None)
+        force_setattr(event, "direction", direction)
+        force_setattr(event, "session_id", self.session_id)
         if event.id is None:
             self._count += 1
-            fill(event, "id", f"{self._ids}{self._count}")
+            force_setattr(event, "id", f"{self._ids}{self._count}")
         if event.timestamp is None:
-            fill(event, "timestamp", self._timestamp())
+            force_setattr(event, "timestamp", self._timestamp())
 
     def client_gets(self, event: LiveEvent) -> None:
         """Send an event to the client, if it is there."""
@@ -491,7 +504,7 @@ class AgentSession:
         except Exception as error:
             _log.error("%s.stop failed", node.name, exc_info=error)
 
-    async def _last_words(self) -> None:
+    async def _close_log(self) -> None:
         try:
             await self._save_context()
             await self.scribe.close()

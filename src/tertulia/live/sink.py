@@ -65,9 +65,7 @@ class Sink:
             self._seen.add(event)
         session = self._session
         if event.direction == "in":
-            if session.echo:
-                session.client_gets(event)
-            return True
+            return self._echo(event)
         if event.direction is None:
             session.stamp(event, "out")
         if type(event) in _PLAIN and not self._busy:
@@ -102,7 +100,18 @@ class Sink:
 
     # -- inside
 
+    def _echo(self, event: LiveEvent) -> bool:
+        """Give the client its own event back, behind all that the nodes sent before it."""
+        if not self._session.echo:
+            return True
+        if self._busy:
+            return self._queue(event)
+        self._session.client_gets(event)
+        return True
+
     def _to_be_logged(self, event: LiveEvent) -> bool:
+        if event.direction == "in":
+            return False
         if isinstance(event, ResponseEnd):
             answer = self._session.answers.find(event.request_id)
             return event.seq is None and answer is not None and answer.length > answer.settled
@@ -222,6 +231,9 @@ class Sink:
     def _pass(self, event: LiveEvent) -> None:
         """Let the hooks and the client have an event."""
         session = self._session
+        if event.direction == "in":
+            session.client_gets(event)
+            return
         if isinstance(event, ResponseChunk) and event.request_id in self._cut:
             return
         _learn(type(event))
@@ -231,7 +243,7 @@ class Sink:
         if isinstance(event, EndCall | TransferCall):
             session.handed_off = True
         if isinstance(event, EndCall):
-            session.finish("the call was ended")
+            session.finish_soon("the call was ended")
         elif isinstance(event, AgentErrorEvent) and _ends(event):
             session.finish(f"fatal error: {event.message}"[:100])
 

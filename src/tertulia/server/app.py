@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -48,6 +49,9 @@ class AgentApp:
     Raises ConfigurationError and InvalidInput.
     """
 
+    session_class: type[AgentSession] = AgentSession
+    """What is made for each client."""
+
     def __init__(  # noqa: PLR0913 its settings, all by name
         self,
         setup_handler: Setup | None = None,
@@ -86,7 +90,7 @@ class AgentApp:
             init_in=_positive(init_in, "init_in"),
         )
         waiting = _positive(resume_for, "resume_for", zero=True)
-        self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo))
+        self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo), self.session_class)
         """The live sessions of this process."""
         self._own_runtime = runtime is None
         self.runtime = runtime or Runtime(configured.store() if store is None else store)
@@ -116,7 +120,8 @@ class AgentApp:
         """
         self.bind(options.get("uds") or host)
         said: dict[str, Any] = {"host": host, "port": port, **self._uvicorn(), **options}
-        _Server(uvicorn.Config(cast("Any", self), **said), self).run()
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn says it again once it has ended
+            _Server(uvicorn.Config(cast("Any", self), **said), self).run()
 
     def bind(self, host: str) -> None:
         """Say to which address the server is bound, before it serves. Raises ConfigurationError."""
@@ -243,7 +248,7 @@ class _Server(uvicorn.Server):
 
 def _setup_of(setup: Setup | None, agent: Runner | None) -> Setup:
     if setup is None and agent is None:
-        raise InvalidInput("AgentApp needs a setup handler, or agent=")
+        raise InvalidInput("the setup handler is an async function; give one, or agent=")
     if setup is not None:
         if not callable(setup):  # pyright: ignore[reportUnnecessaryComparison]
             raise InvalidInput(f"the setup handler is an async function, not {setup!r}")

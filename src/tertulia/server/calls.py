@@ -48,6 +48,8 @@ class RelayCodec:
 class CallSocket(LiveSocket):
     """Serves one call, from its first frame to its end."""
 
+    at_once = False
+
     def __init__(
         self,
         hub: Hub,

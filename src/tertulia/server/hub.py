@@ -38,7 +38,10 @@ class Counts(msgspec.Struct):
 class Hub:
     """Holds the live sessions; each has a task that runs the setup handler."""
 
-    def __init__(self, setup: Any, settings: Settings) -> None:
+    def __init__(
+        self, setup: Any, settings: Settings, kind: type[AgentSession] = AgentSession
+    ) -> None:
+        self._kind = kind
         self._setup = setup
         self._settings = settings
         self._sessions: dict[str, AgentSession] = {}
@@ -112,7 +115,7 @@ class Hub:
     ) -> AgentSession:
         conversation = runtime.session(init.session_id, user_id=user_id, app_name=app_name)
         row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
-        session = AgentSession(
+        session = self._kind(
             conversation,
             init,
             settings=self._settings,
@@ -163,7 +166,7 @@ class Hub:
         runtime = Runtime("memory:")
         try:
             with hosts.using(runtime):
-                session = AgentSession(runtime.session("startup-validation"), checking=True)
+                session = self._kind(runtime.session("startup-validation"), checking=True)
                 await asyncio.wait_for(_called(self._setup, session), CHECKING)
             return "the setup handler returned without `await session.start()`"
         except SetupChecked as checked:

@@ -25,6 +25,7 @@ from tertulia.live.session import AgentSession
 from tertulia.runtime import Runtime
 from tertulia.server.auth import Authenticator, token_of
 from tertulia.server.hub import Hub
+from tertulia.server.protocol import EXTENSION
 from tertulia.wire.events import AgentErrorEvent, LiveEvent, SystemInit, fill
 from tertulia.wire.frames import MAX_FRAME, decode, encode
 
@@ -104,6 +105,9 @@ class Refused(Exception):
 class LiveSocket:
     """Serves one connection: who it is, which session it wants, what it says and gets."""
 
+    at_once = True
+    """Whether events may be written without the writer: not where their frames have an order."""
+
     def __init__(  # noqa: PLR0913 its settings, all by name
         self,
         hub: Hub,
@@ -124,12 +128,15 @@ class LiveSocket:
         self._once = once
         """The connection does not come back: its loss is the end of the session."""
         self._early: list[LiveEvent] = []
+        self._writes: Callable[[bytes | str], bool] | None = None
         self._bad = 0
         self._tokens = 0.0
         self._filled = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the connection from its handshake to its end."""
+        extensions: dict[str, Any] = scope.get("extensions") or {}
+        self._writes = extensions.get(EXTENSION) if self.at_once else None
         await receive()  # the connect message
         await send({"type": "websocket.accept"})
         hub = self._hub
@@ -207,6 +214,7 @@ class LiveSocket:
     # -- the session
 
     async def _serve(self, session: AgentSession, link: Link, receive: Receive, send: Send) -> None:
+        link.direct = self._direct(session, link)
         writer = asyncio.get_running_loop().create_task(self._write(session, link, send))
         reason, for_good = "lost", self._once
         try:
@@ -287,16 +295,35 @@ class LiveSocket:
                 except InvalidFrame as error:
                     await session.report(str(error), payload={"code": error.code})
                     continue
-                if isinstance(data, bytes):
-                    await send({"type": "websocket.send", "bytes": data})
-                elif data is not None:
-                    await send({"type": "websocket.send", "text": data})
+                link.writing = True
+                if data is not None:
+                    await _send(send, data)
+                link.writing = False
                 answers.delivered(event)
             code, reason = link.closed or (links.NORMAL, "")
             if code == links.TOO_SLOW:
                 self._hub.counts.too_slow += 1
             async with asyncio.timeout(self._limits.close_in):
                 await _close(send, code, reason)
+
+    def _direct(self, session: AgentSession, link: Link) -> Callable[[LiveEvent], bool] | None:
+        """What writes an event without the writer, where the server can do that."""
+        write: Callable[[bytes | str], bool] | None = self._writes
+        if write is None:
+            return None
+        codec, answers = self._codec, session.answers
+
+        def direct(event: LiveEvent) -> bool:
+            try:
+                data = codec.encode(event)
+            except InvalidFrame:
+                return False  # the writer tells of it
+            if data is not None and not write(data):
+                return False
+            answers.delivered(event)
+            return True
+
+        return direct
 
     # -- frames before there is a session
 

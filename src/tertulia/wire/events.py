@@ -28,7 +28,9 @@ _decoder: list[msgspec.json.Decoder[LiveEvent]] = []
 """The decoder of all known types, until there is another one."""
 
 
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(msgspec.field,))
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, eq_default=False, field_specifiers=(msgspec.field,)
+)
 class _EventMeta(msgspec.StructMeta):
     """Takes ``type=`` and ``kept=`` where a class of events is defined."""
 
@@ -44,6 +46,7 @@ class _EventMeta(msgspec.StructMeta):
     ) -> Any:
         _check_type(type, f"{namespace.get('__module__')}.{namespace.get('__qualname__')}")
         namespace = {**namespace, "type": type, "kept": kept}
+        config.setdefault("kw_only", True)
         made: Any = super().__new__(
             mcs, name, bases, namespace, tag_field="type", tag=type, **config
         )

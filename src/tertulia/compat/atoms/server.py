@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from tertulia.compat.atoms.session import CrewSession
-from tertulia.errors import InvalidInput
-from tertulia.live.session import AgentSession
+from tertulia.live.session import Setup
 from tertulia.server import AgentApp
 
 
@@ -19,17 +18,13 @@ class AtomsCrewApp(AgentApp):
     uvicorn. Raises ConfigurationError and InvalidInput.
     """
 
+    session_class = CrewSession
+
     def __init__(
         self, setup_handler: Callable[[CrewSession], Awaitable[None]], **options: Any
     ) -> None:
-        if not callable(setup_handler):  # pyright: ignore[reportUnnecessaryComparison]
-            raise InvalidInput(f"the setup handler is an async function, not {setup_handler!r}")
-
-        def setup(session: AgentSession) -> Awaitable[None]:
-            return setup_handler(CrewSession.of(session))
-
         options.setdefault("echo", True)
-        super().__init__(setup, **options)
+        super().__init__(cast("Setup", setup_handler), **options)
 
 
 AtomsApp = AtomsSwarmApp = AtomsCrewApp

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -13,12 +12,9 @@ from tertulia.compat.atoms.events import CallerContext, context_of
 from tertulia.compat.atoms.nodes.output import OutputCrewNode
 from tertulia.compat.atoms.task_manager import TaskManager
 from tertulia.live.session import AgentSession as LiveSession
-from tertulia.live.sink import Sink
 from tertulia.wire import frames
 from tertulia.wire.events import LiveEvent, SystemInit
 
-LAST_WORDS = 20.0
-"""Seconds that an answer has to end when it has ended the call."""
 RECALLED = 200
 """Messages of a conversation that goes on that nodes know of."""
 
@@ -35,32 +31,6 @@ class EventCodec:
         return frames.decode(json.dumps(data))
 
 
-class EchoingSink(Sink):
-    """Lets an event of the client that goes back to it keep its place: behind all that the nodes
-    sent before, also where that has to be logged first."""
-
-    def offer(self, event: LiveEvent) -> bool:
-        """Take an event; False where one has to wait."""
-        if event.direction != "in" or not self._busy:
-            return super().offer(event)
-        if self._seen is not None:
-            if event in self._seen:
-                return True
-            if len(self._inbox) >= self._inbox.size:
-                return False
-            self._seen.add(event)
-        return self._queue(event)
-
-    def _to_be_logged(self, event: LiveEvent) -> bool:
-        return event.direction != "in" and super()._to_be_logged(event)
-
-    def _pass(self, event: LiveEvent) -> None:
-        if event.direction != "in":
-            super()._pass(event)
-        elif self._session.echo:
-            self._session.client_gets(event)
-
-
 class CrewSession(LiveSession):
     """One user's live session, as `AtomsCrewApp` makes it for each connection.
 
@@ -74,20 +44,7 @@ class CrewSession(LiveSession):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begin()
-
-    @classmethod
-    def of(cls, session: LiveSession) -> CrewSession:
-        """A session that has not started, as one of this class: the same object."""
-        cast("Any", session).__class__ = cls
-        made = cast("CrewSession", session)
-        made._begin()
-        return made
-
-    def _begin(self) -> None:
-        self.sink = EchoingSink(self)
         self.task_manager = TaskManager()
-        self._last_said: asyncio.Task[None] | None = None
         context: Any = context_of(self.init.session_context)
         self.init_event = msgspec.structs.replace(self.init, session_context=context)
 
@@ -114,13 +71,6 @@ class CrewSession(LiveSession):
             await self._recall()
         await super().start()
 
-    def finish(self, reason: str) -> None:
-        """As our `finish`; where a node ended the call, what it is saying is said first."""
-        if not (self.handed_off and self.connected and self.answers.running):
-            super().finish(reason)
-        elif self._last_said is None:
-            self._last_said = self.task_manager.create_task(self._finish_later(reason))
-
     async def send_to_websocket(self, event: LiveEvent) -> None:
         """Send an event to the client."""
         await self.send_event(event)
@@ -133,10 +83,6 @@ class CrewSession(LiveSession):
         """Stop the nodes, the hooks and their tasks, and close the connection."""
         await self.task_manager.close()
         await super().stop()
-
-    async def _finish_later(self, reason: str) -> None:
-        await self.quiet(LAST_WORDS)
-        super().finish(reason)
 
     async def _recall(self) -> None:
         history = await self.conversation.history(limit=RECALLED)

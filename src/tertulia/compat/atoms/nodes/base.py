@@ -95,7 +95,7 @@ class CrewNode(Node):
     async def send_event(self, event: LiveEvent) -> None:
         """Send an event to the children, in the order their edges were added."""
         note(event)
-        if self._session is None:
+        if not self.attached:
             log.warning("%s is in no session yet: its %s was dropped", self.name, event.type)
         await super().send_event(event)
 
@@ -129,11 +129,11 @@ class CrewNode(Node):
         severity: Severity = "warning" if self._error_severity() == "warning" else "fatal"
         payload = {"node_name": self.name, "error_class": kind}
         said = f"{kind} in {self.name}.{where}: {error}"
-        if self._session is None:
+        if not self.attached:
             told = AgentErrorEvent(message=said, severity=severity, payload=payload)
             await self.send_event(told)
         else:
-            await self._session.report(said, severity, payload)
+            await self.session.report(said, severity, payload)
 
 
 def _with_defaults(start: Callable[..., Awaitable[None]]) -> Any:
