@@ -83,9 +83,11 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def as_cell(owner: type, name: str) -> str:
-    """How a public name is to be written: a method with its parameters, a property without."""
+    """How a public name is to be written: a method with its parameters, all else without."""
     member = getattr(owner, name)
-    return f"{name}({', '.join(parameters(member))})" if callable(member) else name
+    if isinstance(member, type) or not callable(member):
+        return name
+    return f"{name}({', '.join(parameters(member))})"
 
 
 def is_named(name: str) -> bool:

@@ -63,18 +63,7 @@ class CommandNode(Node):
         if isinstance(event, LLMRequest) and self._said == "/words":
             await self._tell()
             return
-        if isinstance(event, LLMRequest) and self._said.lower() in ("yes", "no"):
-            self._decide(self._said.lower() == "yes")
         await self.send_event(event)
-
-    def _decide(self, yes: bool) -> None:
-        """What waits for a person may run, or not; the agent then goes on with its turn."""
-        conversation = self.session.conversation
-        for call in conversation.pending:
-            if yes:
-                conversation.approve(call.id)
-            else:
-                conversation.reject(call.id)
 
     async def _tell(self) -> None:
         counted = self.session.context.get("words", {})
@@ -129,7 +118,7 @@ def lit(kind: type[N]) -> type[N]:
 
 def demo_app(model: str = OFFLINE, **settings: Any) -> AgentApp:
     """The app: commands are answered, all else goes to an agent, and words are counted."""
-    agent = demo_agent(model)
+    agent = demo_agent(model, approvals=False)
 
     async def setup(session: AgentSession) -> None:
         commands = lit(CommandNode)("commands")
