@@ -26,6 +26,11 @@ class Guest:
         assert isinstance(data, bytes)
         return json.loads(data)
 
+    async def hear_request(self) -> None:
+        """Skip to the next request for an answer."""
+        while (await self.hear())["type"] != "system.llm.request":
+            pass
+
     async def tell(self, kind: str, **fields: Any) -> None:
         """Send a frame, binary as that server does."""
         await self.socket.send(json.dumps({"type": kind, "timestamp": "t", **fields}).encode())

@@ -202,25 +202,31 @@ async def test_without_reconnect_the_first_loss_is_the_last() -> None:
             await anext(client.events())
 
 
-async def test_a_fatal_error_is_raised_for_whoever_waits_and_the_next_question_is_answered() -> (
-    None
-):
+@pytest.mark.parametrize("order", ["error end", "end error", "error"])
+async def test_a_failure_is_raised_for_whoever_waits_and_the_next_question_is_answered(
+    order: str,
+) -> None:
     async def handler(guest: Guest) -> None:
         await guest.hear()
         await guest.tell("agent.ready", session_id="s", seq=0)
-        for number in range(2):
-            while (await guest.hear())["type"] != "system.llm.request":
-                pass
-            name = f"turn-{number}"
-            await guest.tell("agent.llm.response.start", request_id=name)
-            await guest.tell("agent.llm.response.chunk", request_id=name, text=name)
-            if number == 0:
+        await guest.hear_request()
+        if "end" in order:
+            await guest.tell("agent.llm.response.start", request_id="turn-0")
+            await guest.tell("agent.llm.response.chunk", request_id="turn-0", text="turn")
+        for word in order.split():
+            if word == "error":
                 await guest.tell("agent.error", message="no model", severity="fatal")
-            await guest.tell("agent.llm.response.end", request_id=name)
+            else:
+                await guest.tell("agent.llm.response.end", request_id="turn-0", discarded=True)
+        await guest.hear_request()
+        await guest.tell("agent.llm.response.start", request_id="turn-1")
+        await guest.tell("agent.llm.response.chunk", request_id="turn-1", text="turn-1")
+        await guest.tell("agent.llm.response.end", request_id="turn-1")
         await guest.hear()
 
+    why = "no part of the history" if order == "end error" else "no model"
     async with serving(handler) as url, LiveClient(url) as client:
-        with pytest.raises(LiveError, match="no model"):
+        with pytest.raises(LiveError, match=why):
             await client.say("hello")
         assert await client.say("hello") == "turn-1"
 

@@ -40,21 +40,18 @@ class Piece(str):
 class Reply(str):
     """The whole text of an answer."""
 
-    __slots__ = ("discarded", "interrupted", "request_id", "seq")
+    __slots__ = ("interrupted", "request_id", "seq")
 
     request_id: str | None
     """The id of the answer."""
     interrupted: bool
     """Whether it was stopped before its end."""
-    discarded: bool
-    """Whether it is no part of the history, because what gave it failed."""
     seq: int | None
     """The position of its message in the log of the session; None where it was not kept."""
 
     def __new__(cls, text: str, end: ResponseEnd) -> Self:
         made = super().__new__(cls, text)
-        made.request_id, made.seq = end.request_id, end.seq
-        made.interrupted, made.discarded = end.interrupted, end.discarded
+        made.request_id, made.interrupted, made.seq = end.request_id, end.interrupted, end.seq
         return made
 
 
@@ -88,6 +85,10 @@ class Answer:
             self._size += len(event.text)
             if self._size > ANSWER_LIMIT:
                 self.fail(LiveError(f"the answer is longer than {ANSWER_LIMIT:,} characters"))
+        elif isinstance(event, ResponseEnd) and event.discarded:
+            self.fail(
+                LiveError("the answer failed, and is no part of the history; see agent.error")
+            )
         elif isinstance(event, ResponseEnd):
             self.reply = Reply(self._text(), event)
         elif isinstance(event, AgentErrorEvent):

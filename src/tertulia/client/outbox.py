@@ -51,6 +51,8 @@ class Outbox:
         self._own: dict[str, None] = {}
         self._answers: dict[str | None, Sent] = {}
         """The requests whose answers are being given, by the id of the answer."""
+        self._error_follows = False
+        """An answer has just ended as failed, and why is still to be told."""
 
     def add(self, event: LiveEvent, answer_to: Answer | None = None) -> Sent:
         """Keep an event that is being sent, if it may be sent again.
@@ -99,6 +101,7 @@ class Outbox:
             or next((sent for sent in asked if sent.answer is _NONE), None)
             or next((sent for sent in asked if sent.repeated), None)
         )
+        self._error_follows = False
         if found is not None:
             self._drop(found)
             found.answer, found.repeated = known, False
@@ -131,11 +134,26 @@ class Outbox:
         elif isinstance(event, ResponseEnd):
             sent = self.end(event)
         elif isinstance(event, AgentErrorEvent) and event.severity == "fatal":
-            sent = next((sent for sent in self._sent if sent.answer_to is not None), None)
+            sent = self._failed()
         else:
             return
         if sent is not None and sent.answer_to is not None:
+            if isinstance(event, ResponseEnd):
+                self._error_follows = event.discarded and not sent.answer_to.over
             sent.answer_to.take(event)
+
+    def _failed(self) -> Sent | None:
+        """What a fatal error is about: an answer that has begun, or one that was to begin.
+
+        It may also come behind the end of the answer that failed, and then it is about none.
+        """
+        waiting = [sent for sent in self._sent if sent.answer_to is not None]
+        begun = next((sent for sent in waiting if sent.answer is not _NONE), None)
+        follows, self._error_follows = self._error_follows and begun is None, False
+        if begun is not None or follows or not waiting:
+            return begun
+        self._sent.remove(waiting[0])  # it will have no answer
+        return waiting[0]
 
     def forget(self, answer: Answer) -> None:
         """Nobody waits for this answer any more."""
