@@ -5,7 +5,7 @@ python -m tertulia.server.demo --port 8080 --store sqlite:///demo.db
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import socket
 from typing import Any, TypeVar, cast
@@ -15,7 +15,7 @@ import click
 
 from tertulia.agents.demo import demo_agent
 from tertulia.agents.offline import OFFLINE
-from tertulia.errors import AgentError, InvalidInput
+from tertulia.errors import AgentError
 from tertulia.live import AgentNode, AgentSession, BackgroundNode, Node
 from tertulia.server.app import AgentApp
 from tertulia.wire.events import (
@@ -44,56 +44,54 @@ class NodeWorks(LiveEvent, type="demo.node"):
     phase: str
 
 
-class WordsCounted(LiveEvent, type="demo.words", kept=True):
-    """How many words were said so far."""
+class Command(LiveEvent, type="demo.command"):
+    """The user typed a command, which a node further on answers."""
 
-    user: int
-    agent: int
+    name: str
 
 
 class CommandNode(Node):
-    """Keeps from the agent what is not for it: a command is answered here."""
+    """Makes commands of what begins with a slash: the agent is not asked to answer them."""
 
     _said = ""
 
     async def process_event(self, event: LiveEvent) -> None:
-        """Let everything pass but the request to answer a command."""
+        """Let everything pass, but the request to answer a command."""
         if isinstance(event, TranscriptUpdate):
             self._said = event.content.strip()
-        if isinstance(event, LLMRequest) and self._said == "/words":
-            await self._tell()
-            return
+        if isinstance(event, LLMRequest) and self._said.startswith("/"):
+            event = Command(name=self._said.removeprefix("/"))
         await self.send_event(event)
-
-    async def _tell(self) -> None:
-        counted = self.session.context.get("words", {})
-        told = WordsCounted(user=counted.get("user", 0), agent=counted.get("agent", 0))
-        text = f"{told.user} words of yours, {told.agent} of mine."
-        request_id = uuid4().hex
-        await self.send_event(told)
-        await self.send_event(ResponseStart(request_id=request_id))
-        await self.send_event(ResponseChunk(text=text, request_id=request_id))
-        await self.send_event(ResponseEnd(request_id=request_id))
 
 
 class WordNode(BackgroundNode):
     """Counts the words of both sides, beside the flow, into the context of the session."""
 
-    _open = 0
+    _given = 0
 
     async def process_event(self, event: LiveEvent) -> None:
-        """Count; of an answer, once it is whole."""
+        """Count, or say how many there were; what was said before a command is counted by then."""
         if isinstance(event, TranscriptUpdate):
             self._count("user", len(event.content.split()))
         elif isinstance(event, ResponseChunk):
-            self._open += len(event.text.split())
+            self._given += len(event.text.split())
         elif isinstance(event, ResponseEnd):
-            self._count("agent", self._open)
-            self._open = 0
+            given, self._given = self._given, 0
+            self._count("agent", given)
+        elif isinstance(event, Command):
+            await self._answer(event.name)
 
-    def _count(self, who: str, more: int) -> None:
-        counted = self.session.context.get("words", {})
-        self.session.context["words"] = {**counted, who: counted.get(who, 0) + more}
+    def _count(self, who: str, words: int) -> None:
+        self.session.context[who] = self.session.context.get(who, 0) + words
+
+    async def _answer(self, name: str) -> None:
+        user, agent = (self.session.context.get(who, 0) for who in ("user", "agent"))
+        text = f"{user} words of yours, {agent} of mine."
+        text = text if name == "words" else f"There is no command {name!r}; try /words."
+        request_id = uuid4().hex
+        await self.send_event(ResponseStart(request_id=request_id))
+        await self.send_event(ResponseChunk(text=text, request_id=request_id))
+        await self.send_event(ResponseEnd(request_id=request_id))
 
 
 class Lit(Node):
@@ -134,18 +132,18 @@ def demo_app(model: str = OFFLINE, **settings: Any) -> AgentApp:
     return AgentApp(setup, agent=agent, **settings)
 
 
-def free_port(wanted: int) -> int:
-    """The port, or another one where somebody has it already."""
-    for port in (wanted, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
-    raise InvalidInput(f"there is no free port on {HOST}")
+def listening(wanted: int) -> socket.socket:
+    """A socket that listens on the port, or on another one where somebody has it already."""
+    try:
+        return socket.create_server((HOST, wanted), backlog=100)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return socket.create_server((HOST, 0), backlog=100)
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65_535), default=8080)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080)
 @click.option("--store", default="sqlite:///demo.db")
 @click.option("--model", default=OFFLINE)
 def main(port: int, store: str, model: str) -> None:
@@ -153,13 +151,13 @@ def main(port: int, store: str, model: str) -> None:
     os.environ.setdefault("TERTULIA_LOG", "warning")
     try:
         app = demo_app(model, store=store)
-        port = free_port(port)
-        click.echo(f"Open  http://{HOST}:{port}/demo")
-        click.echo(f"Or    tertulia connect ws://{HOST}:{port}/ws")
-        click.echo("Stop it at any time, also in the middle of an answer, and start it again: the")
-        click.echo("page takes up where it was. Ctrl-C ends it.")
-        with contextlib.suppress(KeyboardInterrupt):
-            app.run(HOST, port)
+        with listening(port) as sock:
+            port = sock.getsockname()[1]
+            click.echo(f"Open  http://{HOST}:{port}/demo")
+            click.echo(f"Or    tertulia connect ws://{HOST}:{port}/ws")
+            click.echo("Stop it at any time, also in the middle of an answer, and start it again:")
+            click.echo(f"the page takes up where it was (PORT={port}). Ctrl-C ends it.")
+            app.run(HOST, port, fd=sock.fileno())
     except AgentError as error:
         raise click.ClickException(str(error)) from error
 
