@@ -71,7 +71,7 @@ async def test_words_are_counted_and_an_order_changes_the_agent(tmp_path: Path) 
             "Nice to meet you, Ada.",
             "place order: order 1 is placed: two coffees",
             "8 words of yours, 13 of mine.",
-            "There is no command 'cake'; try /words.",
+            "There is no /cake; try /words.",
         ]
 
 

@@ -9,7 +9,6 @@ import errno
 import os
 import socket
 from typing import Any, TypeVar, cast
-from uuid import uuid4
 
 import click
 
@@ -48,6 +47,7 @@ class Command(LiveEvent, type="demo.command"):
     """The user typed a command, which a node further on answers."""
 
     name: str
+    request_id: str | None
 
 
 class CommandNode(Node):
@@ -60,7 +60,7 @@ class CommandNode(Node):
         if isinstance(event, TranscriptUpdate):
             self._said = event.content.strip()
         if isinstance(event, LLMRequest) and self._said.startswith("/"):
-            event = Command(name=self._said.removeprefix("/"))
+            event = Command(name=self._said.removeprefix("/"), request_id=event.id)
         await self.send_event(event)
 
 
@@ -79,16 +79,16 @@ class WordNode(BackgroundNode):
             given, self._given = self._given, 0
             self._count("agent", given)
         elif isinstance(event, Command):
-            await self._answer(event.name)
+            await self._answer(event)
 
     def _count(self, who: str, words: int) -> None:
         self.session.context[who] = self.session.context.get(who, 0) + words
 
-    async def _answer(self, name: str) -> None:
+    async def _answer(self, command: Command) -> None:
         user, agent = (self.session.context.get(who, 0) for who in ("user", "agent"))
         text = f"{user} words of yours, {agent} of mine."
-        text = text if name == "words" else f"There is no command {name!r}; try /words."
-        request_id = uuid4().hex
+        text = text if command.name == "words" else f"There is no /{command.name}; try /words."
+        request_id = command.request_id
         await self.send_event(ResponseStart(request_id=request_id))
         await self.send_event(ResponseChunk(text=text, request_id=request_id))
         await self.send_event(ResponseEnd(request_id=request_id))
