@@ -94,7 +94,6 @@ async def test_an_agents_turn_keeps_what_was_written_to_a_slow_client(taken: int
         assert (await history(session))[-1] == ("assistant", "again")
 
 
-@pytest.mark.xfail(strict=True, reason="the chunk that is being written is not counted as heard")
 async def test_the_chunk_that_is_being_written_is_part_of_what_the_client_got() -> None:
     go = asyncio.Event()
     node = Says("one ", go, "two ")
@@ -205,9 +204,6 @@ async def test_an_interrupt_stops_chunks_that_wait_downstream_while_more_are_gen
         assert await history(session) == [("user", "count")]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what waits of an answer that was generated whole is not stopped"
-)
 async def test_an_interrupt_stops_chunks_that_wait_downstream_of_a_node_that_is_done() -> None:
     gate = Gate()
     node = Says("one ", "two ")
@@ -221,9 +217,6 @@ async def test_an_interrupt_stops_chunks_that_wait_downstream_of_a_node_that_is_
         assert not client.of(ResponseChunk)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what waits for the connection of a whole answer is not stopped"
-)
 async def test_an_interrupt_stops_chunks_of_a_whole_answer_that_wait_for_the_connection() -> None:
     async with live(Says("one ", "two ", "three "), reading=False) as (session, client):
         await client.says("count")
@@ -237,9 +230,6 @@ async def test_an_interrupt_stops_chunks_of_a_whole_answer_that_wait_for_the_con
         assert (await history(session))[-1] == ("assistant", "one ")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an interrupt finds a request that waits in the inlet only when it is late"
-)
 async def test_a_request_that_was_sent_before_an_interrupt_is_not_answered_after_it() -> None:
     async with live(Says("one ", "two ")) as (session, client):
         await client.says("count")
@@ -264,7 +254,6 @@ async def test_a_request_that_waits_for_the_node_ends_before_it_begins() -> None
         assert sorted(ends(client)) == sorted((each, True) for each in begun)
 
 
-@pytest.mark.xfail(strict=True, reason="the end of a request that waited is only offered")
 async def test_a_request_that_waits_ends_for_the_client_behind_a_background_node_too() -> None:
     go = asyncio.Event()
     node = Says("one ", go)

@@ -178,9 +178,6 @@ async def test_a_report_when_nothing_was_said_changes_nothing() -> None:
         assert await history(session) == [("user", "hi")]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a report is taken for one of the newest text, whatever it says"
-)
 async def test_a_report_of_the_text_before_the_newest_does_not_replace_the_newest() -> None:
     async with live(Recorder()) as (session, client):
         await session.speak("One.")
@@ -272,10 +269,7 @@ def died(url: str, more: int = 0) -> None:
     "more",
     [
         0,
-        pytest.param(
-            300,
-            marks=pytest.mark.xfail(strict=True, reason="only the newest 200 facts are looked at"),
-        ),
+        300,
     ],
 )
 async def test_what_was_said_in_a_turn_of_a_process_that_died_becomes_a_message(

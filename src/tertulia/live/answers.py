@@ -6,6 +6,8 @@ from tertulia.wire.events import LiveEvent, ResponseChunk, ResponseEnd, Response
 
 MOST = 100
 """Answers that may be under way at once; of more, the oldest are forgotten."""
+LATE = 20
+"""Answers that are remembered until the client got all of them."""
 
 
 class Answer:
@@ -58,6 +60,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._running: dict[str, Answer] = {}
+        self._late: dict[str, Answer] = {}
 
     @property
     def running(self) -> list[Answer]:
@@ -69,6 +72,15 @@ class Answers:
         if request_id is not None:
             return self._running.get(request_id)
         return next(reversed(self._running.values()), None)
+
+    def late(self, request_id: str) -> Answer | None:
+        """An answer that was given whole, and that the client has not got all of."""
+        answer = self._late.get(request_id)
+        return None if answer is None or answer.delivered >= answer.length else answer
+
+    def forget(self, request_id: str) -> None:
+        """An answer that the client will not get the rest of."""
+        self._late.pop(request_id, None)
 
     def begin(self, request_id: str) -> Answer:
         """A new answer."""
@@ -83,6 +95,10 @@ class Answers:
         if answer is not None:
             answer.ended = True
             self._running.pop(answer.request_id, None)
+            if answer.delivered < answer.length:
+                self._late[answer.request_id] = answer
+                if len(self._late) > LATE:
+                    del self._late[next(iter(self._late))]
         return answer
 
     def passed(self, event: LiveEvent) -> None:
@@ -105,8 +121,12 @@ class Answers:
             self.end(event.request_id)
 
     def delivered(self, event: LiveEvent) -> None:
-        """Take note of an event that was written to the client's connection."""
-        if isinstance(event, ResponseChunk) and event.request_id in self._running:
-            answer = self._running[event.request_id]
-            end = (event.offset or 0) + len(event.text)
-            answer.delivered = max(answer.delivered, end)
+        """Take note of an event that is written to the client's connection."""
+        if not isinstance(event, ResponseChunk) or event.request_id is None:
+            return
+        answer = self._running.get(event.request_id) or self._late.get(event.request_id)
+        if answer is None:
+            return
+        answer.delivered = max(answer.delivered, (event.offset or 0) + len(event.text))
+        if answer.ended and answer.delivered >= answer.length:
+            self._late.pop(event.request_id, None)

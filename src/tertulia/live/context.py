@@ -7,6 +7,9 @@ from typing import Any, cast
 
 import msgspec
 
+from tertulia.errors import InvalidInput
+from tertulia.scopes import check_value
+
 KEY = "live.context"
 """The key of session state that keeps it."""
 MOST = 250_000
@@ -70,20 +73,20 @@ class Context(MutableMapping[str, Any]):
 
 
 def _is_json(key: Any, value: Any) -> bool:
-    if not isinstance(key, str):
-        return False
+    """Whether a value can be kept as it is."""
     try:
-        return _plain(value)
-    except RecursionError:
+        if not _plain(value):
+            return False
+        check_value({key: value}, "the context")
+    except (InvalidInput, RecursionError):
         return False
+    return True
 
 
 def _plain(value: Any) -> bool:
-    if value is None or isinstance(value, str | bool | int | float):
-        return True
+    """Whether it comes back as what it is: no tuple, no object."""
     if isinstance(value, list):
         return all(_plain(item) for item in cast("list[Any]", value))
     if isinstance(value, dict):
-        items = cast("dict[Any, Any]", value).items()
-        return all(isinstance(key, str) and _plain(item) for key, item in items)
-    return False
+        return all(_plain(item) for item in cast("dict[Any, Any]", value).values())
+    return value is None or isinstance(value, str | bool | int | float)

@@ -11,7 +11,7 @@ from tertulia.live.inbox import Inbox
 from tertulia.live.nodes import Node
 from tertulia.live.scribe import Said
 from tertulia.messages import Message
-from tertulia.wire.events import LiveEvent, LLMRequest, TranscriptUpdate, UserInterrupt, fill
+from tertulia.wire.events import LiveEvent, LLMRequest, TranscriptUpdate, fill
 
 if TYPE_CHECKING:
     from tertulia.live.session import AgentSession
@@ -66,9 +66,14 @@ class Inlet:
         if self._open and not self._busy:
             self._begin()
 
-    def heard(self, event: UserInterrupt) -> None:
-        """The client says what was heard of an answer that was given whole already."""
-        told = TranscriptUpdate(role="assistant", content=event.heard or "", id=event.id)
+    def pull_requests(self) -> list[LLMRequest]:
+        """Take out the requests for answers that wait."""
+        pulled = self._inbox.pull(lambda waiting: isinstance(waiting, LLMRequest))
+        return [request for request in pulled if isinstance(request, LLMRequest)]
+
+    def heard(self, text: str) -> None:
+        """This is what was heard of an answer that was given whole already."""
+        told = TranscriptUpdate(role="assistant", content=text)
         self._session.stamp(told, "in")
         self._inbox.push(told)
         if self._open and not self._busy:

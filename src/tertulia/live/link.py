@@ -41,6 +41,8 @@ class Link:
         self._room: asyncio.Future[None] | None = None
         self._position = 0
         self._given: set[str] = set()
+        self.delivers: Callable[[LiveEvent], None] = _nothing
+        """Told of each event that is written."""
         self.direct: Callable[[LiveEvent], bool] | None = None
         """Writes an event at once, where the connection takes it; False where it has to wait."""
         self.writing = False
@@ -70,6 +72,7 @@ class Link:
         if self.closed is not None:
             return
         if self.direct is not None and not self.writing and not self._events and self.direct(event):
+            self.delivers(event)
             return
         if isinstance(event, ResponseChunk):
             self._text += len(event.text)
@@ -90,11 +93,12 @@ class Link:
             self._free()
 
     def cut(self, request_ids: set[str]) -> None:
-        """Drop the text of answers that was not written yet."""
+        """Drop the text of answers that was not written yet; where they end, they were cut."""
+        if not any(_of(event, request_ids) for event in self._events):
+            return
         kept = [event for event in self._events if not _text_of(event, request_ids)]
-        if len(kept) < len(self._events):
-            self._events = deque(kept)
-            self._text = sum(len(event.text) for event in kept if isinstance(event, ResponseChunk))
+        self._events = deque(_cut_off(event, request_ids) for event in kept)
+        self._text = sum(len(event.text) for event in kept if isinstance(event, ResponseChunk))
 
     def live(self, position: int, given: set[str]) -> None:
         """The client has everything up to a position, and these answers: go on as it happens."""
@@ -122,6 +126,7 @@ class Link:
             self._text -= len(event.text)
         if self._room is not None and len(self._events) < COALESCE:
             self._free()
+        self.delivers(event)
         return event
 
     async def wait(self) -> bool:
@@ -165,6 +170,16 @@ class Link:
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
+
+
+def _nothing(event: LiveEvent) -> None:
+    """Nobody wants to know."""
+
+
+def _cut_off(event: LiveEvent, request_ids: set[str]) -> LiveEvent:
+    if isinstance(event, ResponseEnd) and event.request_id in request_ids:
+        return msgspec.structs.replace(event, interrupted=True)
+    return event
 
 
 def _of(event: LiveEvent, request_ids: set[str]) -> bool:

@@ -52,6 +52,8 @@ class Answering(Node):
     ) -> None:
         super().__init__(name, is_interruptible, inbox=inbox, overflow=overflow)
         self._request_id: str | None = None
+        self._newest: str | None = None
+        """The newest answer, also when it was given."""
 
     async def process_event(self, event: LiveEvent) -> None:
         """Answer a request; hand everything else to `on_event`, and send it on."""
@@ -71,17 +73,15 @@ class Answering(Node):
 
     def interrupt(self, event: UserInterrupt) -> list[LLMRequest]:
         """Cut the answer that is being given, and those that were asked for and wait."""
-        if self.is_interruptible and self._request_id is not None:
-            given = self.session.answers.find(self._request_id)
+        if self.is_interruptible and self._newest is not None:
+            given = self.session.answers.find(self._newest)
             if given is not None:
                 given.heard = event.heard
                 self.before_cut(given)
-            self.session.cut(self._request_id)
+            self.session.cut(self._newest, event.heard)
         pulled = super().interrupt(event)
         for request in pulled:
-            request_id = request.id or uuid4().hex
-            for told in (ResponseStart, ResponseEnd):
-                self._offer_out(told, request_id)
+            self.session.not_answered(request)
         return pulled
 
     def before_cut(self, given: Answer) -> None:
@@ -90,16 +90,6 @@ class Answering(Node):
     @abstractmethod
     async def _answer(self, request: LLMRequest) -> None:
         """Give one answer."""
-
-    def _offer_out(self, kind: type[ResponseStart | ResponseEnd], request_id: str) -> None:
-        """An answer that was asked for and is not given ends before it began."""
-        told = (
-            ResponseEnd(request_id=request_id, interrupted=True)
-            if kind is ResponseEnd
-            else ResponseStart(request_id=request_id)
-        )
-        for child in self.children:
-            child.offer(told)
 
 
 class OutputNode(Answering):
@@ -118,7 +108,7 @@ class OutputNode(Answering):
         ...
 
     async def _answer(self, request: LLMRequest) -> None:
-        request_id = self._request_id = request.id or uuid4().hex
+        request_id = self._request_id = self._newest = request.id or uuid4().hex
         await self.send_event(ResponseStart(request_id=request_id))
         interrupted = True
         try:
@@ -270,7 +260,7 @@ class AgentNode(Answering):
             await self._failed(failed, "answer")
 
     async def _begin(self, turn: int | None) -> None:
-        self._request_id = request_id_of(turn or 0)
+        self._request_id = self._newest = request_id_of(turn or 0)
         await self.send_event(ResponseStart(request_id=self._request_id))
 
     async def _say_again(self, turn: int) -> None:

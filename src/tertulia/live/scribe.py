@@ -142,10 +142,10 @@ class Scribe:
         Returns the ids of the client's newest events, oldest first, and whether they are in the
         log; of requests for an answer only the turn is.
         """
-        told = await self._session.events(
-            limit=_LOOK_BACK_FACTS,
-            types=_LOOKED_AT,
-        )
+        started = await self._session.events(limit=1, types=[facts.TURN_STARTED])
+        told = await self._session.events(limit=_LOOK_BACK_FACTS, types=_LOOKED_AT)
+        if started and told and started[0].seq < told[0].seq:
+            told = await self._session.events(since=started[0].seq, types=_LOOKED_AT)
         paid = {live_of(event.body).get("of") for event in told}
         for event in told:
             body = event.body or {}
@@ -269,9 +269,12 @@ class Scribe:
         while newest and newest[-1].role == "user":
             later.insert(0, newest.pop())
         answer = newest[-1] if newest else None
+        said = [message.text.split() for message in newest if message.role == "assistant"]
+        if heard.split() in said:
+            return
         if answer is None or answer.role != "assistant" or answer.tool_calls:
             return
-        if answer.text.split() == heard.split() or draft.messages or not self._may_hide(draft):
+        if draft.messages or not self._may_hide(draft):
             return
         hidden = 1 + len(later)
         low = (answer.seq or 1) - 1

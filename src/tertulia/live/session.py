@@ -32,7 +32,9 @@ from tertulia.wire.events import (
     AgentReady,
     AgentSpeak,
     LiveEvent,
+    LLMRequest,
     ResponseChunk,
+    ResponseEnd,
     ResponseStart,
     SessionContext,
     Severity,
@@ -275,6 +277,7 @@ class AgentSession:
     async def attach(self, link: Link, after: int | None = None, *, again: bool = False) -> None:
         """Let a connection be the client's: first what it missed, then the live stream."""
         link.replaying = True
+        link.delivers = self.answers.delivered
         old, self._link = self._link, link
         if old is not None:
             old.close(links.REPLACED, "a newer connection took over")
@@ -396,11 +399,29 @@ class AgentSession:
         for name in self._hooks.notify(event):
             _log.warning("the hook %r takes too long; events for it are dropped", name)
 
-    def cut(self, request_id: str) -> None:
-        """No more text of an answer goes to the client, not even what waits for it already."""
-        self.sink.cut(request_id)
+    def cut(self, request_id: str, heard: str | None = None) -> None:
+        """No more text of an answer goes to the client, not even what waits for it already.
+
+        Where the answer was given whole, the history keeps what the client got of it.
+        """
+        late = self.answers.late(request_id)
+        if late is None:
+            self.sink.cut(request_id)
         if self._link is not None:
             self._link.cut({request_id})
+        if late is not None and heard is None:
+            self.answers.forget(request_id)
+            self.inlet.heard(late.text[late.settled : late.delivered])
+
+    def not_answered(self, request: LLMRequest) -> None:
+        """A request for an answer came to nothing: for the client its answer begins and ends."""
+        request_id = request.id
+        for told in (
+            ResponseStart(request_id=request_id),
+            ResponseEnd(request_id=request_id, interrupted=True),
+        ):
+            if not self.sink.offer(told):
+                self._later(self.sink.queue_event(told))
 
     # -- inside
 
@@ -421,8 +442,11 @@ class AgentSession:
         self.hooks_get(event)
         for node in self._nodes:
             node.interrupt(event)
+        if any(node.is_interruptible for node in self._nodes):
+            for request in self.inlet.pull_requests():
+                self.not_answered(request)
         if event.heard is not None and all(each.heard is None for each in self.answers.running):
-            self.inlet.heard(event)
+            self.inlet.heard(event.heard)
 
     async def _ready(self) -> None:
         link = self._link

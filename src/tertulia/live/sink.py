@@ -68,6 +68,8 @@ class Sink:
             return self._echo(event)
         if event.direction is None:
             session.stamp(event, "out")
+        if self._cut and isinstance(event, ResponseEnd) and event.request_id in self._cut:
+            fill(event, "interrupted", True)
         if type(event) in _PLAIN and not self._busy:
             session.client_gets(event)
             session.hooks_get(event)

@@ -214,7 +214,7 @@ class LiveSocket:
     # -- the session
 
     async def _serve(self, session: AgentSession, link: Link, receive: Receive, send: Send) -> None:
-        link.direct = self._direct(session, link)
+        link.direct = self._direct()
         writer = asyncio.get_running_loop().create_task(self._write(session, link, send))
         reason, for_good = "lost", self._once
         try:
@@ -282,7 +282,7 @@ class LiveSocket:
 
     async def _write(self, session: AgentSession, link: Link, send: Send) -> None:
         """Write what the link has, and close the connection when it is closed."""
-        codec, answers = self._codec, session.answers
+        codec = self._codec
         with contextlib.suppress(OSError):  # gone: the reader is told so
             while True:
                 event = link.next()
@@ -299,29 +299,25 @@ class LiveSocket:
                 if data is not None:
                     await _send(send, data)
                 link.writing = False
-                answers.delivered(event)
             code, reason = link.closed or (links.NORMAL, "")
             if code == links.TOO_SLOW:
                 self._hub.counts.too_slow += 1
             async with asyncio.timeout(self._limits.close_in):
                 await _close(send, code, reason)
 
-    def _direct(self, session: AgentSession, link: Link) -> Callable[[LiveEvent], bool] | None:
+    def _direct(self) -> Callable[[LiveEvent], bool] | None:
         """What writes an event without the writer, where the server can do that."""
         write: Callable[[bytes | str], bool] | None = self._writes
         if write is None:
             return None
-        codec, answers = self._codec, session.answers
+        codec = self._codec
 
         def direct(event: LiveEvent) -> bool:
             try:
                 data = codec.encode(event)
             except InvalidFrame:
                 return False  # the writer tells of it
-            if data is not None and not write(data):
-                return False
-            answers.delivered(event)
-            return True
+            return data is None or write(data)
 
         return direct
 
