@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ ADDRESS = "127.0.0.1:8080"
 
 
 @contextmanager
-def served(app: str, folder: Path) -> Iterator[str]:
+def served(app: str, folder: Path) -> Generator[str]:
     """Serve the text of an app.py on a free port; gives its address. It may log no error."""
     (folder / "app.py").write_text(app)
     with socket.create_server(("127.0.0.1", 0)) as free:
