@@ -55,7 +55,7 @@ async def settled(session: AgentSession) -> None:
 
 
 def _moves(session: AgentSession) -> bool:
-    nodes: Any = session._nodes
+    nodes: Any = session.plan
     return bool(
         session.inlet._busy
         or session.sink._busy

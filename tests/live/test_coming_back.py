@@ -116,7 +116,7 @@ TWICE = "who comes back a second time before the end has passed gets the answer 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize(
     "kind",
-    ["output", pytest.param("agent", marks=pytest.mark.xfail(strict=False, reason=TWICE))],
+    ["output", "agent"],
 )
 @pytest.mark.parametrize("store", ["memory:", "file"])
 async def test_cuts_at_any_moments_lose_nothing_and_repeat_nothing(
@@ -215,7 +215,6 @@ async def test_the_text_so_far_comes_once_then_the_live_stream(kind: str, moment
             assert len(back.of(ResponseStart)) == len(back.of(ResponseEnd)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="an answer without text has no place in the log")
 async def test_an_answer_without_text_that_ended_meanwhile_ends_for_the_client() -> None:
     go = asyncio.Event()
     async with live(Says(go)) as (session, client):
@@ -258,7 +257,7 @@ async def test_events_that_come_while_a_client_comes_back_come_after_agent_ready
         back = Client(session).read()
         async with session.scribe._one_at_a_time:  # the log is slow
             coming = asyncio.create_task(back.attach(client.got[-1].seq or 0, again=True))
-            await eventually(lambda: session._link is back.link)
+            await eventually(lambda: session.presence.link is back.link)
             go.set()
             await session.sink.queue_event(ResponseStart(request_id="other"))
         await coming
@@ -359,9 +358,7 @@ class HoldsEnds(Recorder):
         await super().process_event(event)
 
 
-@pytest.mark.parametrize(
-    "times", [1, pytest.param(2, marks=pytest.mark.xfail(strict=True, reason=TWICE))]
-)
+@pytest.mark.parametrize("times", [1, 2])
 async def test_an_answer_whose_end_is_in_the_log_but_not_out_yet_is_had_once(times: int) -> None:
     hold = HoldsEnds()
     async with live(answering("agent"), hold) as (session, client):
@@ -382,11 +379,10 @@ async def test_an_answer_whose_end_is_in_the_log_but_not_out_yet_is_had_once(tim
 
 
 async def settled_but_for(session: AgentSession, node: HoldsEnds) -> None:
-    await eventually(lambda: session._link is not None and len(session._link) == 0)
+    await eventually(lambda: session.presence.link is not None and len(session.presence.link) == 0)
     assert node._current is not None
 
 
-@pytest.mark.xfail(strict=True, reason="one chunk longer than the limit closes every connection")
 async def test_an_answer_longer_than_what_may_wait_can_be_had_in_the_end() -> None:
     text = "x" * (links.MOST_TEXT + 1)
     async with live(Says(text)) as (session, client):
@@ -416,7 +412,6 @@ def offers(price: bool) -> type[LiveEvent]:
     return Offer
 
 
-@pytest.mark.xfail(strict=True, reason="a kept event that its class refuses now ends the replay")
 async def test_an_event_of_an_older_release_of_the_application_does_not_end_the_replay() -> None:
     older: Any = offers(price=False)
     async with Runtime("memory:") as runtime:

@@ -11,13 +11,14 @@ from tests.live.talking import Recorder, Tick, eventually, live, settled
 
 from tertulia import Runtime
 from tertulia.live import AgentSession
-from tertulia.live.context import KEY, MOST
+from tertulia.live.context import MOST
+from tertulia.live.scribe import CONTEXT_KEY
 from tertulia.wire.events import LiveEvent
 
 
 def kept(session: AgentSession) -> Any:
     """What the state of the conversation has of the context."""
-    return session.conversation.get_state(KEY)
+    return session.conversation.get_state(CONTEXT_KEY)
 
 
 async def test_it_is_a_dictionary_for_nodes_hooks_and_setup_of_one_session() -> None:

@@ -125,7 +125,6 @@ async def test_an_answer_that_was_being_given_when_the_client_left_is_kept_as_in
         assert await history(session) == [("user", "hi"), ("assistant", "one ")]
 
 
-@pytest.mark.xfail(strict=True, reason="a turn that is cut at the end keeps what was generated")
 async def test_a_turn_that_was_under_way_when_the_client_left_keeps_what_was_written() -> None:
     pause = Pause()
     agent = Agent("a", model=ScriptedModel(["one two ", pause, "three"]))
@@ -140,7 +139,6 @@ async def test_a_turn_that_was_under_way_when_the_client_left_keeps_what_was_wri
         assert await history(session) == [("user", "hi"), ("assistant", "one ")]
 
 
-@pytest.mark.xfail(strict=True, reason="who calls stop() is cancelled in it: it never completes")
 @pytest.mark.parametrize("who", ["hook", "node", "background"])
 async def test_hooks_and_nodes_may_stop_the_session(
     who: str, monkeypatch: pytest.MonkeyPatch
@@ -169,7 +167,6 @@ async def test_hooks_and_nodes_may_stop_the_session(
         assert session.reason == "stopped"
 
 
-@pytest.mark.xfail(strict=True, reason="an event after the end starts the tasks of the hooks anew")
 async def test_what_is_said_after_the_end_leaves_no_task() -> None:
     async with Runtime("memory:") as runtime, live(Recorder(), runtime=runtime) as (session, _):
         session.add_event_handler("*", nothing)
@@ -287,7 +284,7 @@ CHECKS = "the way in which a setup handler is checked gets out of Hub.check"
     [
         "plain",
         "try",
-        pytest.param("group", marks=pytest.mark.xfail(strict=True, reason=CHECKS)),
+        "group",
     ],
 )
 async def test_a_setup_is_checked_without_a_client_however_it_is_written(kind: str) -> None:

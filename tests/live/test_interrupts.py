@@ -288,9 +288,6 @@ async def test_transcripts_and_events_of_applications_that_wait_are_kept_in_thei
         assert said == ["count", *(f"t{number}" for number in range(20))]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an event that an interruptible node is sending on is cancelled with it"
-)
 async def test_a_transcript_that_waits_for_a_place_downstream_survives_an_interrupt() -> None:
     gate = Gate(inbox=1)
     async with live(Says("x"), gate) as (session, _):
@@ -372,9 +369,6 @@ async def test_an_interrupt_while_a_sibling_raises_stops_the_answer_and_keeps_bo
         assert len(client.of(AgentErrorEvent)) == len(raising.got) == 5
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a node is cancelled for good while it waits to report its exception"
-)
 async def test_an_interrupt_while_a_node_reports_its_exception_leaves_it_alive() -> None:
     class Raising(Recorder):
         async def process_event(self, event: LiveEvent) -> None:
@@ -395,7 +389,6 @@ async def test_an_interrupt_while_a_node_reports_its_exception_leaves_it_alive()
         await eventually(lambda: len(node.of(Tick)) == 2)
 
 
-@pytest.mark.xfail(strict=True, reason="an interrupt waits behind events for an inbox that is full")
 async def test_an_interrupt_overtakes_events_that_wait_for_a_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -420,9 +413,6 @@ async def test_an_interrupt_overtakes_events_that_wait_for_a_place(
             await sending
 
 
-@pytest.mark.xfail(
-    strict=True, reason="drop_oldest drops the interrupt that overtook, and the new event too"
-)
 async def test_an_interrupt_is_not_the_oldest_that_is_dropped() -> None:
     gate = Gate(inbox=2, overflow="drop_oldest")
     async with live(gate) as (session, _):
@@ -438,9 +428,6 @@ async def test_an_interrupt_is_not_the_oldest_that_is_dropped() -> None:
         assert [event.number for event in gate.of(Tick)] == [0, 2, 3]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="text before a tool call is counted by what came to the sink"
-)
 async def test_text_before_a_tool_call_is_not_kept_twice_behind_a_slow_node() -> None:
     pause, gate = Pause(), Gate()
 
@@ -462,9 +449,6 @@ async def test_text_before_a_tool_call_is_not_kept_twice_behind_a_slow_node() ->
         assert texts == ["let me look ", "it is "]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an answer whose start has not come to the sink is not known"
-)
 async def test_an_agents_turn_keeps_nothing_while_its_start_waits_downstream() -> None:
     pause, gate = Pause(), Gate()
     agent = AgentNode(Agent("a", model=ScriptedModel(["it is ", pause, "blue"])))

@@ -294,10 +294,9 @@ async def test_what_was_said_in_a_turn_of_a_process_that_died_becomes_a_message(
         again = AgentSession(runtime.session("s"), SystemInit(), resumed=True)
         await again.open()
         assert len(await history(again)) == 5
-        other = await Client(again).attach(0)
+        other = (await Client(again).attach(0)).read()
         again.add_node(Recorder())
         await again.start()
-        other.read()
         await eventually(lambda: len(other.of(ResponseEnd)) == 2)
         lines = [event.content for event in other.of(TranscriptUpdate)]
         assert (lines, [event.text for event in other.of(AgentSpeak)]) == (["hi", "wait"], ["hm"])

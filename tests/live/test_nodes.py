@@ -133,7 +133,6 @@ async def test_nodes_start_and_stop_once_in_the_order_of_the_graph() -> None:
     assert order == [f"{what} {name}" for what in ("start", "stop") for name in "abc"]
 
 
-@pytest.mark.xfail(strict=True, reason="a node takes events before its start() has returned")
 async def test_a_node_takes_no_event_before_its_start_has_returned() -> None:
     order: list[str] = []
 
@@ -184,7 +183,6 @@ async def test_a_start_that_raises_raises_from_the_sessions_start_and_the_rest_s
     assert "a" in stopped
 
 
-@pytest.mark.xfail(strict=True, reason="a CancelledError out of a node's stop() ends the stopping")
 async def test_a_stop_that_cancels_its_own_task_and_awaits_it_ends_the_session() -> None:
     stopped: list[str] = []
 
@@ -399,7 +397,6 @@ async def test_any_text_of_an_exception_comes_to_the_client(text: str) -> None:
         assert len(told.message) <= 1_000
 
 
-@pytest.mark.xfail(strict=True, reason="an error text that is no UTF-8 is not told at all")
 async def test_an_exception_whose_text_is_no_utf8_comes_to_the_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -409,7 +406,6 @@ async def test_an_exception_whose_text_is_no_utf8_comes_to_the_client(
         await client.until(AgentErrorEvent)
 
 
-@pytest.mark.xfail(strict=True, reason="a CancelledError of the user's code ends the node for good")
 async def test_a_node_whose_own_task_was_cancelled_goes_on() -> None:
     class Cancelled(Recorder):
         async def process_event(self, event: LiveEvent) -> None:

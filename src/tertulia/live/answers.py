@@ -13,7 +13,16 @@ LATE = 20
 class Answer:
     """One answer on its way: all its text so far, and how much of it the client got."""
 
-    __slots__ = ("_parts", "delivered", "ended", "heard", "length", "request_id", "settled")
+    __slots__ = (
+        "_parts",
+        "delivered",
+        "ended",
+        "given",
+        "heard",
+        "length",
+        "request_id",
+        "settled",
+    )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -24,6 +33,8 @@ class Answer:
         self.heard: str | None = None
         """What the client says that was heard of it, where it says so."""
         self.ended = False
+        self.given = False
+        """Whether a client that came back has got it whole, out of the log."""
         self.settled = 0
         """Characters that are in the log already, as part of earlier messages."""
 
@@ -49,10 +60,6 @@ class Answer:
         if self.heard is not None:
             return self.heard.removeprefix(self.text[: self.settled])
         return self.text[self.settled : max(self.delivered, self.settled)]
-
-    def settle(self) -> None:
-        """What was said so far is in the log."""
-        self.settled = self.length
 
 
 class Answers:

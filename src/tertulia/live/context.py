@@ -10,8 +10,6 @@ import msgspec
 from tertulia.errors import InvalidInput
 from tertulia.scopes import check_value
 
-KEY = "live.context"
-"""The key of session state that keeps it."""
 MOST = 250_000
 """Bytes of JSON; what goes beyond is not kept over a restart."""
 

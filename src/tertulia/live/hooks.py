@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tertulia.errors import InvalidInput
 from tertulia.live.inbox import Inbox
+from tertulia.live.nodes import being_cancelled
 from tertulia.wire.events import AgentErrorEvent, LiveEvent, canonical, event_types
 
 if TYPE_CHECKING:
@@ -74,12 +75,14 @@ class Hook:
                 result: Any = self._fn(session, event)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if being_cancelled():
+                    raise
                 await self._failed(session, event, error)
             finally:
                 self._busy = False
 
-    async def _failed(self, session: AgentSession, event: LiveEvent, error: Exception) -> None:
+    async def _failed(self, session: AgentSession, event: LiveEvent, error: BaseException) -> None:
         """Tell of an exception; not where it came of being told of one."""
         _log.error("the hook %s failed", self.name, exc_info=error)
         if isinstance(event, AgentErrorEvent):
@@ -97,6 +100,7 @@ class Hooks:
         self._session = session
         self._hooks: list[Hook] = []
         self._by_type: dict[str, list[Hook]] = {}
+        self._closed = False
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
@@ -122,6 +126,8 @@ class Hooks:
 
     def notify(self, event: LiveEvent) -> list[str]:
         """Hand an event to who wants it; the names of hooks that have just begun to miss events."""
+        if self._closed:
+            return []
         wanted = self._by_type.get(event.type)
         if wanted is None:
             wanted = [hook for hook in self._hooks if hook.wants(event) or hook.name in EVERY]
@@ -133,7 +139,8 @@ class Hooks:
         ]
 
     async def close(self) -> None:
-        """Let them finish, for a while."""
+        """Let them finish, for a while; nothing more comes."""
+        self._closed = True
         await asyncio.gather(*(hook.close() for hook in self._hooks))
 
 

@@ -25,7 +25,16 @@ _OVERFLOWS = ("wait", "drop_oldest", "drop_newest")
 class Inbox(Generic[T]):
     """Holds `size` items at most; one taker, any number of givers, all on one event loop."""
 
-    __slots__ = ("_freed", "_items", "_overflow", "_patient", "_size", "_taker", "dropped")
+    __slots__ = (
+        "_freed",
+        "_items",
+        "_overflow",
+        "_patient",
+        "_size",
+        "_taker",
+        "_urgent",
+        "dropped",
+    )
 
     def __init__(self, size: int = SIZE, overflow: Overflow = "wait") -> None:
         if not isinstance(size, int) or size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -33,6 +42,7 @@ class Inbox(Generic[T]):
         if overflow not in _OVERFLOWS:
             raise InvalidInput(f"overflow is {overflow!r}; there are {', '.join(_OVERFLOWS)}")
         self._items: deque[T] = deque()
+        self._urgent: deque[T] = deque()
         self._size = size
         self._overflow = overflow
         self._patient = True
@@ -42,7 +52,7 @@ class Inbox(Generic[T]):
         """How many items were dropped since the inbox was last empty."""
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + len(self._urgent)
 
     @property
     def size(self) -> int:
@@ -87,14 +97,14 @@ class Inbox(Generic[T]):
 
     def push(self, item: T) -> None:
         """Put an item before all others, also into a full inbox."""
-        self._items.appendleft(item)
+        self._urgent.append(item)
         taker, self._taker = self._taker, None
         if taker is not None and not taker.done():
             taker.set_result(None)
 
     def peek(self) -> T:
         """The next item, which stays."""
-        return self._items[0]
+        return self._urgent[0] if self._urgent else self._items[0]
 
     def pull(self, wanted: Callable[[T], bool]) -> list[T]:
         """Take out all items that are wanted."""
@@ -105,6 +115,8 @@ class Inbox(Generic[T]):
 
     def pop(self) -> T | None:
         """The next item, if there is one."""
+        if self._urgent:
+            return self._urgent.popleft()
         if not self._items:
             return None
         item = self._items.popleft()
@@ -114,7 +126,7 @@ class Inbox(Generic[T]):
 
     async def wait(self) -> None:
         """Wait until there is an item."""
-        while not self._items:
+        while not self._items and not self._urgent:
             self.dropped = 0
             taker = self._taker = asyncio.get_running_loop().create_future()
             await taker

@@ -29,6 +29,8 @@ class Inlet:
         self._roots: tuple[Node, ...] = ()
         self._known: dict[str, None] = {}
         self._worker: asyncio.Task[None] | None = None
+        self._rest: tuple[LiveEvent, Sequence[Node]] | None = None
+        """An event that some of the first nodes have no place for yet."""
         self._open = False
         self._closed = False
         self._busy = False
@@ -57,9 +59,11 @@ class Inlet:
             return
         if self._open and not self._busy and not (event.kept and _to_be_logged(event)):
             self._session.hooks_get(event)
-            for node in self._roots:
+            for place, node in enumerate(self._roots):
                 if not node.offer(event):
-                    await node.queue_event(event)
+                    self._rest = event, self._roots[place:]
+                    self._begin()
+                    return
             return
         while not self._inbox.offer(event):
             await self._inbox.place()
@@ -101,6 +105,9 @@ class Inlet:
 
     async def _work(self) -> None:
         try:
+            if self._rest is not None:
+                (event, nodes), self._rest = self._rest, None
+                await _hand(event, nodes)
             while len(self._inbox):
                 event = await self._inbox.take()
                 if not _to_be_logged(event) or await self._log(event):
@@ -133,9 +140,13 @@ class Inlet:
     async def _dispatch(self, event: LiveEvent) -> None:
         """Hand an event to the hooks and to the first nodes, in the order they were added."""
         self._session.hooks_get(event)
-        for node in self._roots:
-            if not node.offer(event):
-                await node.queue_event(event)
+        await _hand(event, self._roots)
+
+
+async def _hand(event: LiveEvent, nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        if not node.offer(event):
+            await node.queue_event(event)
 
 
 def _to_be_logged(event: LiveEvent) -> bool:

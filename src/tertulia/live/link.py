@@ -14,7 +14,7 @@ COALESCE = 64
 """Events that wait before pieces of text are joined."""
 MOST_EVENTS = 1_000
 MOST_TEXT = 1_000_000
-"""Characters of text that may wait for a client that reads too slowly."""
+"""Characters of text that may wait for a client that reads too slowly, and one piece more."""
 
 NORMAL = 1000
 FAILED = 1011
@@ -74,11 +74,12 @@ class Link:
         if self.direct is not None and not self.writing and not self._events and self.direct(event):
             self.delivers(event)
             return
+        waiting = self._text
         if isinstance(event, ResponseChunk):
             self._text += len(event.text)
-            if len(self._events) >= COALESCE and self._joined(event):
+            if len(self._events) >= COALESCE and waiting <= MOST_TEXT and self._joined(event):
                 return
-        if len(self._events) >= MOST_EVENTS or self._text > MOST_TEXT:
+        if len(self._events) >= MOST_EVENTS or waiting > MOST_TEXT:
             self._events.clear()
             self.close(TOO_SLOW, "too slow: come back with session_id and after")
             return
@@ -159,7 +160,7 @@ class Link:
         if not isinstance(last, ResponseChunk) or last.request_id != event.request_id:
             return False
         self._events[-1] = msgspec.structs.replace(last, text=last.text + event.text)
-        return self._text <= MOST_TEXT
+        return True
 
     def _wake(self) -> None:
         taker, self._taker = self._taker, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
@@ -88,6 +89,7 @@ class Node:
         self.__worker: asyncio.Task[None] | None = None
         self._current: LiveEvent | None = None
         self.__interrupted = False
+        self.__sending: asyncio.Task[None] | None = None
 
     # -- what a node is made of
 
@@ -127,9 +129,13 @@ class Node:
 
     async def send_event(self, event: LiveEvent) -> None:
         """Send an event to the children, in the order their edges were added."""
-        for child in self.__children:
+        if self.__sending is not None:
+            await asyncio.shield(self.__sending)
+        children = self.__children
+        for place, child in enumerate(children):
             if not child.offer(event):
-                await child.queue_event(event)
+                await self.__wait_for_place(event, children[place:])
+                return
 
     async def queue_event(self, event: LiveEvent) -> None:
         """Put an event into this node's inbox, as its overflow rule says."""
@@ -177,6 +183,8 @@ class Node:
         if worker is not None and worker is not asyncio.current_task():
             worker.cancel()
             await asyncio.wait([worker])
+        if self.__sending is not None:
+            self.__sending.cancel()
         await self.stop()
 
     def interrupt(self, event: UserInterrupt) -> list[LLMRequest]:
@@ -187,7 +195,7 @@ class Node:
         pulled: list[LiveEvent] = []
         if self.is_interruptible:
             pulled = self._inbox.pull(lambda waiting: isinstance(waiting, LLMRequest))
-            if self._current is not None and self.__worker is not None and not self.__interrupted:
+            if self._is_working() and self.__worker is not None and not self.__interrupted:
                 self.__interrupted = True
                 self.__worker.cancel()
         if self.__seen is None:
@@ -198,6 +206,25 @@ class Node:
 
     # -- inside
 
+    def _is_working(self) -> bool:
+        """Whether the node does something that an interruption stops."""
+        return self._current is not None
+
+    async def __wait_for_place(self, event: LiveEvent, children: Sequence[Receiver]) -> None:
+        """Send an event to children that have no place for it; also where the node is cancelled
+        meanwhile it comes there, and before any later one."""
+
+        async def send() -> None:
+            try:
+                for child in children:
+                    if not child.offer(event):
+                        await child.queue_event(event)
+            finally:
+                self.__sending = None
+
+        self.__sending = asyncio.get_running_loop().create_task(send())
+        await asyncio.shield(self.__sending)
+
     async def _work(self) -> None:
         inbox = self._inbox
         current_session.set(self.__session)
@@ -207,19 +234,23 @@ class Node:
                 await inbox.wait()
                 continue
             self._current = event
+            failed: BaseException | None = None
             try:
                 await self.process_event(event)
-            except asyncio.CancelledError:
-                if not self.__interrupted:
+            except (Exception, asyncio.CancelledError) as error:
+                if self.__interrupted:
+                    _uncancel()
+                elif being_cancelled():
                     raise
-                _uncancel()
-            except Exception as error:
-                await self._failed(error, "process_event")
+                else:
+                    failed = error
             finally:
                 self._current = None
                 self.__interrupted = False
+            if failed is not None:
+                await self._failed(failed, "process_event")
 
-    async def _failed(self, error: Exception, where: str) -> None:
+    async def _failed(self, error: BaseException, where: str) -> None:
         """Tell of an exception; the node and its siblings go on."""
         _log.error("%s.%s failed", self.name, where, exc_info=error)
         kind = type(error).__name__
@@ -279,6 +310,12 @@ class BackgroundNode(Node):
             if not self._inbox.offer(event):
                 self._inbox.dropped += 1
                 await self._report_full()
+
+
+def being_cancelled() -> bool:
+    """Whether the running task itself was cancelled, rather than something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _uncancel() -> None:

@@ -18,6 +18,7 @@ from tertulia.agents.streaming import AsyncStream
 from tertulia.errors import AgentError, InvalidInput, TurnInterrupted
 from tertulia.live.answers import Answer
 from tertulia.live.inbox import SIZE, Overflow
+from tertulia.live.interrupts import cut, not_answered
 from tertulia.live.nodes import Node
 from tertulia.live.replay import end_of, request_id_of, said_in
 from tertulia.live.scribe import Said
@@ -52,14 +53,14 @@ class Answering(Node):
     ) -> None:
         super().__init__(name, is_interruptible, inbox=inbox, overflow=overflow)
         self._request_id: str | None = None
+        self._answering = False
         self._newest: str | None = None
         """The newest answer, also when it was given."""
 
     async def process_event(self, event: LiveEvent) -> None:
         """Answer a request; hand everything else to `on_event`, and send it on."""
         if isinstance(event, LLMRequest):
-            if not self.session.handed_off:
-                await self._answer(event)
+            await self._answer_unless_over(event)
         else:
             await self.on_event(event)
         await self.send_event(event)
@@ -77,15 +78,38 @@ class Answering(Node):
             given = self.session.answers.find(self._newest)
             if given is not None:
                 given.heard = event.heard
+            if self._request_id is not None:
                 self.before_cut(given)
-            self.session.cut(self._newest, event.heard)
+            cut(self.session, self._newest, event.heard)
         pulled = super().interrupt(event)
         for request in pulled:
-            self.session.not_answered(request)
+            not_answered(self.session, request)
         return pulled
 
-    def before_cut(self, given: Answer) -> None:
-        """Called when an answer is about to be cut, before anything is cancelled."""
+    def before_cut(self, given: Answer | None) -> None:
+        """Called when an answer is about to be cut, before anything is cancelled.
+
+        `given` is what has come of it to the sink; None where nothing has.
+        """
+
+    async def finish(self) -> None:
+        """Stop to work; of what is being answered, the history keeps what the client got."""
+        if self._request_id is not None:
+            self.before_cut(self.session.answers.find(self._request_id))
+        await super().finish()
+
+    def _is_working(self) -> bool:
+        return super()._is_working() and self._answering
+
+    async def _answer_unless_over(self, request: LLMRequest) -> None:
+        if self.session.handed_off:
+            not_answered(self.session, request)
+            return
+        self._answering = True
+        try:
+            await self._answer(request)
+        finally:
+            self._answering = False
 
     @abstractmethod
     async def _answer(self, request: LLMRequest) -> None:
@@ -163,6 +187,10 @@ class AgentNode(Answering):
         self.__stream: AsyncStream | None = None
         self.__cut: str | None = None
         """What the user got of an answer that was cut."""
+        self.__sent = 0
+        """Characters of the answer that were sent on."""
+        self.__settled = 0
+        """How many of them are in the log, in messages with tool calls."""
         self.__waits = False
         """The turn waits for a person to approve a tool call."""
         self.__left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
@@ -190,18 +218,26 @@ class AgentNode(Answering):
         self.__left = request, stream, first
         self._inbox.push(request)
 
-    def before_cut(self, given: Answer) -> None:
+    def before_cut(self, given: Answer | None) -> None:
         """The history keeps what the user got of the answer."""
-        if self.__stream is not None:
+        if self.__stream is None:
+            return
+        self.__cut = ""
+        if given is not None:
+            given.settled = self.__settled
             self.__cut = given.got()
-            self.__stream.keep(self.__cut)
+        self.__stream.keep(self.__cut)
 
     async def process_event(self, event: LiveEvent) -> None:
         """As every node that answers; first, go on with what was left."""
         left = self.__left
         if left is not None and event is left[0]:
             self.__left = None
-            await self._give(left[1], left[2])
+            self._answering = True
+            try:
+                await self._give(left[1], left[2])
+            finally:
+                self._answering = False
             return
         await super().process_event(event)
 
@@ -261,34 +297,29 @@ class AgentNode(Answering):
 
     async def _begin(self, turn: int | None) -> None:
         self._request_id = self._newest = request_id_of(turn or 0)
+        self.__sent = self.__settled = 0
         await self.send_event(ResponseStart(request_id=self._request_id))
 
     async def _say_again(self, turn: int) -> None:
         """What the turn had said already when the process died that began it."""
         for text in await said_in(self.session.conversation, turn):
+            self.__sent += len(text)
             await self.send_event(ResponseChunk(text=text, request_id=self._request_id))
-        await self.session.sink.idle()
-        given = self.session.answers.find(self._request_id)
-        if given is not None:
-            given.settle()
+        self.__settled = self.__sent
 
     async def _send(self, event: StreamEvent) -> None:
         if event.type == "text_delta" and event.text:
+            self.__sent += len(event.text)
             await self.send_event(ResponseChunk(text=event.text, request_id=self._request_id))
         elif event.type == "turn_suspended" and event.response is not None:
             self.__waits = True
             calls = [msgspec.to_builtins(approval) for approval in event.response.pending]
             await self.send_event(AgentLog(name="approval.requested", payload={"calls": calls}))
         elif event.type == "message" and event.message is not None and event.message.tool_calls:
-            given = self.session.answers.find(self._request_id)
-            if given is not None:
-                given.settle()
+            self.__settled = self.__sent
 
     async def _end(self, turn: int, *, failed: bool) -> None:
         """The end of the answer, with its position in the log."""
-        given = self.session.answers.find(self._request_id)
-        if given is not None:
-            given.settle()
         self._request_id = None
         cut, self.__cut = self.__cut, None
         ended = await end_of(self.session.conversation, turn)

@@ -10,11 +10,11 @@ import msgspec
 from tertulia import events as facts
 from tertulia import following
 from tertulia.codec import event_of
-from tertulia.errors import InvalidInput
 from tertulia.events import Event
 from tertulia.live.scribe import live_of
 from tertulia.session import Session
 from tertulia.wire.events import (
+    AgentErrorEvent,
     AgentSpeak,
     LiveEvent,
     ResponseChunk,
@@ -182,5 +182,7 @@ def _sent(event: Event, body: dict[str, Any]) -> Iterable[LiveEvent]:
     try:
         told = msgspec.convert(fields, made)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"event {event.seq} is no {made.type} any more: {error}") from error
+        said = f"event {event.seq} is no {made.type} any more: {error}"
+        payload = {"code": "cannot_be_read"}
+        return [AgentErrorEvent(message=said, payload=payload, seq=event.seq)]
     return [msgspec.structs.replace(told, seq=event.seq, timestamp=event.timestamp)]

@@ -42,6 +42,8 @@ _KEEPING = How(suspended="keep")
 _LOOK_AGAIN = 0.01
 """Seconds to wait for the session before looking whether a turn has begun meanwhile."""
 _BASE = frozenset(LiveEvent.__struct_fields__)
+CONTEXT_KEY = "live.context"
+"""The key of session state that keeps the context."""
 _LOOK_BACK_FACTS = 200
 """Facts among which `recover` looks for what a process left undone."""
 _LOOKED_AT = (
@@ -50,6 +52,7 @@ _LOOKED_AT = (
     facts.LIVE_CONTEXT,
     facts.MESSAGE_ADDED,
     facts.TURN_STARTED,
+    facts.STATE_SET,
 )
 _LOOK_BACK = 8
 """Messages among which an answer is looked for that the client corrects."""
@@ -112,9 +115,9 @@ class Scribe:
             self.settle_later()
         return positions
 
-    async def keep_context(self, key: str, values: dict[str, Any]) -> None:
+    async def keep_context(self, values: dict[str, Any]) -> None:
         """Keep the context in the state; while a turn runs, in the log until it has ended."""
-        write = StateWrite("session", key, check_value(values, key)[1])
+        write = StateWrite("session", CONTEXT_KEY, check_value(values, CONTEXT_KEY)[1])
         owed: list[Said] = []
 
         async def build(draft: Draft) -> None:
@@ -154,6 +157,8 @@ class Scribe:
                 self._owed.append(Said(LiveEvent(seq=event.seq), message))
             elif event.type == facts.LIVE_CONTEXT and body:
                 self.context = body["values"]
+            elif event.type == facts.STATE_SET and body.get("key") == CONTEXT_KEY:
+                self.context = None
         await self._append(self._pay, _KEEPING)
         said = [(_id_of(e.body), e.type) for e in told if e.type != facts.LIVE_SENT]
         return [(each, kind != facts.TURN_STARTED) for each, kind in said if each is not None]

@@ -18,24 +18,22 @@ from tertulia.errors import AgentError, StoreError, UsageError
 from tertulia.graph import Graph
 from tertulia.live import link as links
 from tertulia.live.answers import Answers
-from tertulia.live.context import KEY, Context
+from tertulia.live.checking import SetupChecked, drawn
+from tertulia.live.context import Context
 from tertulia.live.hooks import Handler, Hooks
 from tertulia.live.inlet import Inlet
+from tertulia.live.interrupts import interrupt
 from tertulia.live.link import Link
-from tertulia.live.nodes import Node, current_session
-from tertulia.live.replay import Replay
-from tertulia.live.scribe import Scribe
+from tertulia.live.nodes import Node, being_cancelled, current_session
+from tertulia.live.presence import Presence
+from tertulia.live.scribe import CONTEXT_KEY, Scribe
 from tertulia.live.sink import Sink
 from tertulia.session import Session
+from tertulia.values import storable
 from tertulia.wire.events import (
     AgentErrorEvent,
-    AgentReady,
     AgentSpeak,
     LiveEvent,
-    LLMRequest,
-    ResponseChunk,
-    ResponseEnd,
-    ResponseStart,
     SessionContext,
     Severity,
     SystemInit,
@@ -94,24 +92,23 @@ class AgentSession:
         self.scribe = Scribe(conversation)
         self.sink = Sink(self)
         self.inlet = Inlet(self)
+        self.presence = Presence(self)
         self.handed_off = False
         """Whether the call was ended or transferred: no more answers are given."""
         self.reason: str | None = None
         """Why the session is complete, once it is."""
         self._checking = checking
         self._hooks = Hooks(self)
-        self._nodes: tuple[Node, ...] = ()
-        self._link: Link | None = None
+        self.plan: tuple[Node, ...] = ()
+        """The nodes in the order in which events pass them, once the session has started."""
         self._complete = asyncio.Event()
         self._started = False
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
         self._last_words: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
-        self._leaving: asyncio.TimerHandle | None = None
         self._clock = conversation._host.clock  # pyright: ignore[reportPrivateUsage]
         self._second = (-1, "")
-        self._after: int | None = None
         self._ids = f"{uuid4().hex[:12]}-"
         self._count = 0
 
@@ -149,20 +146,20 @@ class AgentSession:
         """
         plan = self.graph.lock()
         if self._checking:
-            raise SetupChecked(_drawn(self.graph))
+            raise SetupChecked(drawn(self.graph))
         self.sink.link(joins=plan.sink_is_join)
         leaves = {id(leaf) for leaf in plan.leaves}
         for link in plan.links:
             children = (self.sink,) if id(link.node) in leaves else link.children
             link.node.link(self, children, link.parents, joins=link.is_join)
-        self._nodes = plan.order
+        self.plan = plan.order
         self.inlet.link(plan.roots)
         self._started = True
         self._context_changed()
-        await self._ready()
-        for node in self._nodes:
-            node.run()
+        await self.presence.ready()
+        for node in self.plan:
             await node.start()
+            node.run()
         self.inlet.open()
         self.scribe.settle_later()
 
@@ -221,7 +218,7 @@ class AgentSession:
     ) -> None:
         """Tell the client, the hooks and the log of an error that the session survives."""
         told = AgentErrorEvent(
-            message=message[:1_000],
+            message=storable(message[:1_000]),
             severity=severity,
             payload=payload or {},
             metadata={"recovered": True},
@@ -247,7 +244,7 @@ class AgentSession:
     @property
     def connected(self) -> bool:
         """Whether a client is there now."""
-        return self._link is not None and self._link.closed is None
+        return self.presence.here
 
     @property
     def echo(self) -> bool:
@@ -259,51 +256,28 @@ class AgentSession:
     async def open(self) -> None:
         """Note the connection in the log, and take back what was kept, before setup runs."""
         if self.resumed:
-            self.context.restore(self.conversation.get_state(KEY))
+            self.context.restore(self.conversation.get_state(CONTEXT_KEY))
             for event_id, kept in await self.scribe.recover():
                 self.inlet.remember(event_id, kept=kept)
             if self.scribe.context is not None:
                 self.context.restore(self.scribe.context)
-        await self.scribe.note(facts.LIVE_CONNECTED, self._connection())
+        await self.scribe.note(facts.LIVE_CONNECTED, self.presence.note())
 
     async def receive(self, event: LiveEvent) -> None:
         """Take an event of the client. An interruption overtakes all that waits."""
         self.stamp(event, "in")
         if isinstance(event, UserInterrupt):
-            self._interrupt(event)
+            interrupt(self, event)
         else:
             await self.inlet.put(event)
 
     async def attach(self, link: Link, after: int | None = None, *, again: bool = False) -> None:
         """Let a connection be the client's: first what it missed, then the live stream."""
-        link.replaying = True
-        link.delivers = self.answers.delivered
-        old, self._link = self._link, link
-        if old is not None:
-            old.close(links.REPLACED, "a newer connection took over")
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
-        if again:
-            await self.scribe.note(facts.LIVE_CONNECTED, self._connection())
-        if self._started:
-            await self._catch_up(link, after, again=True)
-        else:
-            self._after = after
+        await self.presence.attach(link, after, again=again)
 
     def detach(self, link: Link, reason: str, *, for_good: bool) -> None:
         """The connection is gone; unless for good, the session waits for its client."""
-        if self._link is not link:
-            return
-        self._link = None
-        if for_good or self.complete:
-            self.finish(reason)
-            return
-        self._note_soon(reason)
-        loop = asyncio.get_running_loop()
-        self._leaving = loop.call_later(
-            self.settings.resume_for, self.finish, "the client did not come back"
-        )
+        self.presence.detach(link, reason, for_good=for_good)
 
     def finish(self, reason: str) -> None:
         """The session is at its end: stop it, and let `wait_until_complete` return."""
@@ -324,26 +298,24 @@ class AgentSession:
     def fail(self, error: BaseException) -> None:
         """The log cannot be written: nothing that comes could be kept."""
         _log.error("live session %s failed", self.session_id, exc_info=error)
-        if self._link is not None:
-            self._link.close(links.FAILED, "the session cannot be kept: come back later")
+        self.close_link(links.FAILED, "the session cannot be kept: come back later")
         self.finish(f"failed: {type(error).__name__}")
 
     def refuse(self, message: str) -> None:
         """The session cannot be: tell the client why, and end it."""
-        if self._link is not None:
+        if self.presence.link is not None:
             told = AgentErrorEvent(
                 message=message[:1_000], severity="fatal", payload={"code": "setup_failed"}
             )
             self.stamp(told, "out")
-            self._link.replaying = False
-            self._link.push(told)
+            self.presence.link.replaying = False
+            self.presence.link.push(told)
         self.close_link(links.FAILED, "the session could not be set up")
         self.finish("the setup handler failed")
 
     def close_link(self, code: int, reason: str) -> None:
         """Close the connection, if there is one; the session itself goes on."""
-        if self._link is not None:
-            self._link.close(code, reason)
+        self.presence.close(code, reason)
 
     async def quiet(self, seconds: float) -> None:
         """Wait, for so many seconds at most, until no answer is being given."""
@@ -358,20 +330,20 @@ class AgentSession:
             return
         self._stopped = True
         self.reason = self.reason or "stopped"
-        if self._leaving is not None:
-            self._leaving.cancel()
+        self.presence.stay()
         self.inlet.close()
-        for node in self._nodes:
-            await self._stop_node(node)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.sink.idle(), 5.0)
-        await self._hooks.close()
-        self.sink.stop()
-        await self._close_log()
-        link, self._link = self._link, None
-        if link is not None:
-            link.close(links.NORMAL, self.reason[:100])
-        self._complete.set()
+        try:
+            for node in self.plan:
+                await self._stop_node(node)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.sink.idle(), 5.0)
+            await self._hooks.close()
+            self.sink.stop()
+            await self._close_log()
+        finally:
+            self.presence.close(links.NORMAL, self.reason[:100])
+            self.presence.link = None
+            self._complete.set()
 
     # -- what the parts of the session need
 
@@ -389,8 +361,7 @@ class AgentSession:
 
     def client_gets(self, event: LiveEvent) -> None:
         """Send an event to the client, if it is there."""
-        if self._link is not None:
-            self._link.offer(event)
+        self.presence.offer(event)
 
     def hooks_get(self, event: LiveEvent) -> None:
         """Hand an event to the hooks."""
@@ -399,29 +370,15 @@ class AgentSession:
         for name in self._hooks.notify(event):
             _log.warning("the hook %r takes too long; events for it are dropped", name)
 
-    def cut(self, request_id: str, heard: str | None = None) -> None:
-        """No more text of an answer goes to the client, not even what waits for it already.
+    def note_soon(self, kind: str, body: dict[str, Any]) -> None:
+        """Log a fact, and what the context is now, without waiting for it."""
+        self._later(self.scribe.note(kind, body))
+        self._later(self._save_context())
 
-        Where the answer was given whole, the history keeps what the client got of it.
-        """
-        late = self.answers.late(request_id)
-        if late is None:
-            self.sink.cut(request_id)
-        if self._link is not None:
-            self._link.cut({request_id})
-        if late is not None and heard is None:
-            self.answers.forget(request_id)
-            self.inlet.heard(late.text[late.settled : late.delivered])
-
-    def not_answered(self, request: LLMRequest) -> None:
-        """A request for an answer came to nothing: for the client its answer begins and ends."""
-        request_id = request.id
-        for told in (
-            ResponseStart(request_id=request_id),
-            ResponseEnd(request_id=request_id, interrupted=True),
-        ):
-            if not self.sink.offer(told):
-                self._later(self.sink.queue_event(told))
+    def send_soon(self, event: LiveEvent) -> None:
+        """Send an event to the client without waiting for a place."""
+        if not self.sink.offer(event):
+            self._later(self.sink.queue_event(event))
 
     # -- inside
 
@@ -432,72 +389,8 @@ class AgentSession:
             self._second = seconds, to_iso(seconds * 1_000_000)[:19]
         return f"{self._second[1]}.{micros // 1_000:03d}Z"
 
-    def _connection(self) -> dict[str, Any]:
-        begun = self.init.session_context
-        kind = "chat" if begun is None else begun.conversation_type
-        return {"kind": kind, "user": self.user_id}
-
-    def _interrupt(self, event: UserInterrupt) -> None:
-        """Stop what is being generated, in the order of the graph, and let everybody know."""
-        self.hooks_get(event)
-        for node in self._nodes:
-            node.interrupt(event)
-        if any(node.is_interruptible for node in self._nodes):
-            for request in self.inlet.pull_requests():
-                self.not_answered(request)
-        if event.heard is not None and all(each.heard is None for each in self.answers.running):
-            self.inlet.heard(event.heard)
-
-    async def _ready(self) -> None:
-        link = self._link
-        if link is None:
-            return
-        await self._catch_up(link, self._after, again=self.resumed)
-
-    async def _catch_up(self, link: Link, after: int | None, *, again: bool) -> None:
-        """Say `agent.ready`, give what was missed, and go live without a gap or a repetition."""
-        link.replaying = True
-        head = await self._head()
-        behind = after is not None and after > head
-        start = 0 if behind else head if after is None else after
-        ready = AgentReady(
-            seq=start,
-            resume_for=self.settings.resume_for,
-            resumed=again,
-            received=self.inlet.newest,
-        )
-        self.stamp(ready, "out")
-        link.push(ready)
-        self.hooks_get(ready)
-        if behind:
-            said = f"the log ends at {head}, before {after}: it was created anew, or restored"
-            link.push(AgentErrorEvent(message=said, payload={"code": "cursor_expired"}))
-        replay = Replay(self.conversation, start)
-        while link.closed is None:
-            missed = await replay.page() if after is not None else []
-            for event in missed:
-                await link.room()
-                link.push(event)
-            if after is None or (not missed and link.passed <= replay.position):
-                break
-        self._go_live(link, replay)
-
-    def _go_live(self, link: Link, replay: Replay) -> None:
-        """From here on without waiting: the text so far, then what comes."""
-        running = [
-            answer for answer in self.answers.running if answer.request_id not in replay.given
-        ]
-        for answer in running:
-            start = ResponseStart(request_id=answer.request_id, resumed=True)
-            self.stamp(start, "out")
-            link.push(start)
-            if answer.text:
-                chunk = ResponseChunk(text=answer.text, request_id=answer.request_id, offset=0)
-                self.stamp(chunk, "out")
-                link.push(chunk)
-        link.live(replay.position, replay.given)
-
-    async def _head(self) -> int:
+    async def head(self) -> int:
+        """Where the log ends."""
         row = await self.conversation._row()  # pyright: ignore[reportPrivateUsage]
         return 0 if row is None else row.seq
 
@@ -513,7 +406,7 @@ class AgentSession:
             self._saving = None
             news = self.context.news()
             if news is not None:
-                await self.scribe.keep_context(KEY, news)
+                await self.scribe.keep_context(news)
         except StoreError as error:
             self.fail(error)
         except AgentError as error:
@@ -525,7 +418,9 @@ class AgentSession:
         """Stop one node; what goes wrong there does not keep the others running."""
         try:
             await asyncio.wait_for(node.finish(), 5.0)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if being_cancelled():
+                raise
             _log.error("%s.stop failed", node.name, exc_info=error)
 
     async def _close_log(self) -> None:
@@ -535,11 +430,6 @@ class AgentSession:
             await self.scribe.note(facts.LIVE_DISCONNECTED, {"reason": self.reason, "final": True})
         except AgentError as error:
             _log.error("the end of %s is not in its log", self.session_id, exc_info=error)
-
-    def _note_soon(self, reason: str) -> None:
-        body = {"reason": reason, "final": False}
-        self._later(self.scribe.note(facts.LIVE_DISCONNECTED, body))
-        self._later(self._save_context())
 
     def _later(self, work: Coroutine[Any, Any, Any]) -> None:
         async def run() -> None:
@@ -551,24 +441,6 @@ class AgentSession:
         task = asyncio.get_running_loop().create_task(run())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
-
-
-class SetupChecked(BaseException):
-    """Raised by `start` where a setup handler is only checked; no handler should catch it."""
-
-    def __init__(self, graph: dict[str, Any]) -> None:
-        super().__init__("the setup handler was checked")
-        self.graph = graph
-
-
-def _drawn(graph: Graph[Node]) -> dict[str, Any]:
-    """A graph as JSON."""
-    places = {id(node): number for number, node in enumerate(graph.nodes)}
-    return {
-        "nodes": [{"name": node.name, "kind": type(node).__name__} for node in graph.nodes],
-        "edges": [[places[id(parent)], places[id(child)]] for parent, child in graph.edges],
-        "mermaid": graph.to_mermaid(),
-    }
 
 
 _tasks: set[asyncio.Task[None]] = set()

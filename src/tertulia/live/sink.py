@@ -115,8 +115,7 @@ class Sink:
         if event.direction == "in":
             return False
         if isinstance(event, ResponseEnd):
-            answer = self._session.answers.find(event.request_id)
-            return event.seq is None and answer is not None and answer.length > answer.settled
+            return event.seq is None and self._session.answers.find(event.request_id) is not None
         return event.kept and event.seq is None
 
     def _queue(self, event: LiveEvent) -> bool:
@@ -195,6 +194,9 @@ class Sink:
             if not isinstance(batch[0], AgentErrorEvent):
                 self._session.stamp(told, "out")
                 await self._logged(told)
+            if isinstance(batch[0], ResponseEnd):
+                fill(batch[0], "discarded", True)
+                await self._logged(batch[0])
             return
         for each in batch:
             positions = await self._try(each)
@@ -220,7 +222,7 @@ class Sink:
 
     def _said_answer(self, event: ResponseEnd) -> Said:
         answer = self._session.answers.find(event.request_id)
-        if answer is None:
+        if answer is None or answer.of_turn or event.discarded:
             return Said(event)
         text = answer.got() if event.interrupted else answer.text[answer.settled :]
         if not text:

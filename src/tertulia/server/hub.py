@@ -12,8 +12,9 @@ import msgspec
 from tertulia import host as hosts
 from tertulia.errors import AccessDenied
 from tertulia.live import link as links
+from tertulia.live.checking import checked
 from tertulia.live.link import Link
-from tertulia.live.session import AgentSession, Settings, SetupChecked
+from tertulia.live.session import AgentSession, Settings
 from tertulia.runtime import Runtime
 from tertulia.wire.events import SystemInit
 
@@ -169,12 +170,15 @@ class Hub:
                 session = self._kind(runtime.session("startup-validation"), checking=True)
                 await asyncio.wait_for(_called(self._setup, session), CHECKING)
             return "the setup handler returned without `await session.start()`"
-        except SetupChecked as checked:
-            self.graph = checked.graph
-            return None
         except TimeoutError:
             return f"the setup handler did not call start() within {CHECKING:.0f} s"
-        except Exception as error:
+        except BaseException as error:
+            done = checked(error)
+            if done is not None:
+                self.graph = done.graph
+                return None
+            if not isinstance(error, Exception):
+                raise
             _log.error("the setup handler failed", exc_info=error)
             return f"{type(error).__name__}: {error}"
         finally:

@@ -277,7 +277,8 @@ class LiveSocket:
         self._filled = now
         if self._tokens < 1:
             await asyncio.sleep((1 - self._tokens) / rate)
-            self._tokens += 1
+            self._filled = monotonic()
+            self._tokens = 1
         self._tokens -= 1
 
     async def _write(self, session: AgentSession, link: Link, send: Send) -> None:
