@@ -383,17 +383,19 @@ async def settled_but_for(session: AgentSession, node: HoldsEnds) -> None:
     assert node._current is not None
 
 
-async def test_an_answer_longer_than_what_may_wait_can_be_had_in_the_end() -> None:
-    text = "x" * (links.MOST_TEXT + 1)
-    async with live(Says(text)) as (session, client):
-        await client.says("hi")
-        await settled(session)
+async def test_who_comes_back_in_an_answer_longer_than_what_may_wait_gets_its_text() -> None:
+    go = asyncio.Event()
+    pieces = ["x" * 90_000] * 12
+    assert sum(map(len, pieces)) > links.MOST_TEXT
+    async with live(Says(*pieces, go)) as (session, client):
+        await session.receive(LLMRequest())
+        await client.until(ResponseChunk, len(pieces))
         client.lose()
         back = Client(session).read()
         await back.attach(0, again=True)
-        await settled(session)
+        await back.until(ResponseChunk)
+        assert back.text() == "".join(pieces)
         assert back.link.closed is None
-        assert back.text() == text
 
 
 def offers(price: bool) -> type[LiveEvent]:

@@ -114,7 +114,12 @@ class Name(str):
 @pytest.mark.parametrize(
     "value",
     [
-        Name("ana"),
+        pytest.param(
+            Name("ana"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="a subclass of str raises out of stop(): it never completes"
+            ),
+        ),
         "\udc80",
         {"\udc80": 1},
         2**200,

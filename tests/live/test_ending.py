@@ -97,8 +97,7 @@ async def test_it_does_not_end_while_the_client_is_back() -> None:
         for _ in range(5):
             client.lose()
             client = (await Client(session).attach(0, again=True)).read()  # noqa: PLW2901
-        timer = session._leaving
-        assert timer is None
+        assert session.presence._leaving is None
         assert not session.ending
 
 
