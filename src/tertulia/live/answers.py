@@ -68,6 +68,7 @@ class Answers:
     def __init__(self) -> None:
         self._running: dict[str, Answer] = {}
         self._late: dict[str, Answer] = {}
+        self._ended: dict[str, None] = {}
 
     @property
     def running(self) -> list[Answer]:
@@ -79,6 +80,10 @@ class Answers:
         if request_id is not None:
             return self._running.get(request_id)
         return next(reversed(self._running.values()), None)
+
+    def may_be_cut(self, request_id: str) -> bool:
+        """Whether some of an answer may yet be on its way to the client."""
+        return request_id not in self._ended or self.late(request_id) is not None
 
     def late(self, request_id: str) -> Answer | None:
         """An answer that was given whole, and that the client has not got all of."""
@@ -92,6 +97,7 @@ class Answers:
     def begin(self, request_id: str) -> Answer:
         """A new answer."""
         answer = self._running[request_id] = Answer(request_id)
+        self._ended.pop(request_id, None)
         if len(self._running) > MOST:
             del self._running[next(iter(self._running))]
         return answer
@@ -126,6 +132,9 @@ class Answers:
                 self.begin(event.request_id)
         elif isinstance(event, ResponseEnd):
             self.end(event.request_id)
+            self._ended[event.request_id or ""] = None
+            if len(self._ended) > MOST:
+                del self._ended[next(iter(self._ended))]
 
     def delivered(self, event: LiveEvent) -> None:
         """Take note of an event that is written to the client's connection."""

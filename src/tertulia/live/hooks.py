@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tertulia.errors import InvalidInput
 from tertulia.live.inbox import Inbox
-from tertulia.live.nodes import being_cancelled
+from tertulia.live.nodes import being_cancelled, current_session
 from tertulia.wire.events import AgentErrorEvent, LiveEvent, canonical, event_types
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Hook:
         await asyncio.wait([task], timeout=1.0)
 
     async def _work(self, session: AgentSession) -> None:
+        current_session.set(session)
         while True:
             event = await self._inbox.take()
             self._busy = True
@@ -89,7 +90,8 @@ class Hook:
             return
         kind = type(error).__name__
         payload = {"hook": self.name, "error_class": kind}
-        await session.report(f"{kind} in the hook {self.name!r}: {error}", "warning", payload)
+        said = f"{kind} in the hook {self.name!r}{session.told(error)}"
+        await session.report(said, "warning", payload)
 
 
 class Hooks:

@@ -16,6 +16,8 @@ Overflow = Literal["wait", "drop_oldest", "drop_newest"]
 dropped), the oldest that waits is dropped, or this one is."""
 
 SIZE = 1_000
+URGENT = 10
+"""Items that may overtake the others."""
 PATIENCE = 5.0
 """Seconds that a sender waits for a place in a full inbox."""
 
@@ -75,9 +77,11 @@ class Inbox(Generic[T]):
         """Put an item in as the overflow rule says; False where an item was dropped for it."""
         if self.offer(item):
             return True
-        if self._overflow == "wait" and self._patient and await self.place():
-            return self.offer(item) or self._drop()
-        if self._overflow == "drop_oldest":
+        if self._overflow == "wait":
+            while self._patient and await self.place():
+                if self.offer(item):
+                    return True
+        elif self._overflow == "drop_oldest":
             self._items.popleft()
             self.offer(item)
         return self._drop()
@@ -96,8 +100,10 @@ class Inbox(Generic[T]):
         return self._patient
 
     def push(self, item: T) -> None:
-        """Put an item before all others, also into a full inbox."""
+        """Put an item before all others, also into a full inbox; of many only the newest stay."""
         self._urgent.append(item)
+        if len(self._urgent) > URGENT:
+            self._urgent.popleft()
         taker, self._taker = self._taker, None
         if taker is not None and not taker.done():
             taker.set_result(None)
@@ -136,6 +142,11 @@ class Inbox(Generic[T]):
         while (item := self.pop()) is None:
             await self.wait()
         return item
+
+    def release(self) -> None:
+        """Let everybody go who waits for a place."""
+        while self._freed:
+            _give(self._freed.popleft(), found=False)
 
     def _drop(self) -> bool:
         self.dropped += 1

@@ -48,14 +48,15 @@ class Inlet:
             self._begin()
 
     def close(self) -> None:
-        """Nothing more comes in."""
+        """Nothing more comes in; who waits for a place need not wait any more."""
         self._closed = True
+        self._inbox.release()
         if self._worker is not None:
             self._worker.cancel()
 
     async def put(self, event: LiveEvent) -> None:
         """Take an event. It waits for a place where the nodes are slower than the client."""
-        if self._closed or (isinstance(event, LLMRequest) and self._asked_before(event)):
+        if self._closed or (isinstance(event, LLMRequest) and self.taken_before(event)):
             return
         if self._open and not self._busy and not (event.kept and _to_be_logged(event)):
             self._session.hooks_get(event)
@@ -65,7 +66,7 @@ class Inlet:
                     self._begin()
                     return
             return
-        while not self._inbox.offer(event):
+        while not self._closed and not self._inbox.offer(event):
             await self._inbox.place()
         if self._open and not self._busy:
             self._begin()
@@ -93,10 +94,10 @@ class Inlet:
 
     # -- inside
 
-    def _asked_before(self, request: LLMRequest) -> bool:
-        """Whether the client asks again for an answer, because it does not know that we heard."""
-        known = request.id in self._known
-        self.remember(request.id or "", kept=False)
+    def taken_before(self, event: LiveEvent) -> bool:
+        """Whether the client says something again, because it does not know that we heard."""
+        known = event.id in self._known
+        self.remember(event.id or "", kept=False)
         return known
 
     def _begin(self) -> None:
@@ -121,7 +122,7 @@ class Inlet:
         if event.id in self._known:
             return False
         try:
-            positions = await session.scribe.write([_said(event)], "in")
+            positions, _ = await session.scribe.write([_said(event)], "in")
         except InvalidInput as error:
             await session.report(
                 f"the event {event.type} cannot be kept: {error}", payload={"code": "not_kept"}

@@ -13,13 +13,14 @@ from tertulia.wire.events import LiveEvent, ResponseChunk, ResponseEnd, Response
 COALESCE = 64
 """Events that wait before pieces of text are joined."""
 MOST_EVENTS = 1_000
-MOST_TEXT = 1_000_000
+MOST_TEXT = 500_000
 """Characters of text that may wait for a client that reads too slowly, and one piece more."""
 
 NORMAL = 1000
 FAILED = 1011
 RESTARTING = 1012
 TOO_SLOW = 1013
+INVALID = 4400
 NOT_AUTHENTICATED = 4401
 NOT_ALLOWED = 4403
 NO_INIT = 4408
@@ -50,6 +51,8 @@ class Link:
         self.replaying = False
         self.passed = 0
         """The highest position that came by while the client got what it missed."""
+        self.greeted = False
+        """Whether it was said `agent.ready`."""
         self.closed: tuple[int, str] | None = None
         """Code and reason, once nothing more will be taken in."""
 

@@ -206,6 +206,14 @@ class Node:
 
     # -- inside
 
+    def __settle_interrupt(self) -> None:
+        """The interruption is over; not the end of the node, where that came too."""
+        if self.__interrupted:
+            self.__interrupted = False
+            _uncancel()
+            if being_cancelled():
+                raise asyncio.CancelledError
+
     def _is_working(self) -> bool:
         """Whether the node does something that an interruption stops."""
         return self._current is not None
@@ -238,15 +246,13 @@ class Node:
             try:
                 await self.process_event(event)
             except (Exception, asyncio.CancelledError) as error:
-                if self.__interrupted:
-                    _uncancel()
-                elif being_cancelled():
-                    raise
-                else:
+                if not self.__interrupted:
+                    if being_cancelled():
+                        raise
                     failed = error
             finally:
                 self._current = None
-                self.__interrupted = False
+                self.__settle_interrupt()
             if failed is not None:
                 await self._failed(failed, "process_event")
 
@@ -255,7 +261,7 @@ class Node:
         _log.error("%s.%s failed", self.name, where, exc_info=error)
         kind = type(error).__name__
         await self.session.report(
-            f"{kind} in {self.name}.{where}: {error}",
+            f"{kind} in {self.name}.{where}{self.session.told(error)}",
             self.severity,
             {"node_name": self.name, "error_class": kind},
         )

@@ -74,13 +74,14 @@ class Answering(Node):
 
     def interrupt(self, event: UserInterrupt) -> list[LLMRequest]:
         """Cut the answer that is being given, and those that were asked for and wait."""
-        if self.is_interruptible and self._newest is not None:
-            given = self.session.answers.find(self._newest)
-            if given is not None:
+        newest, answers = self._newest, self.session.answers
+        if self.is_interruptible and newest is not None and answers.may_be_cut(newest):
+            given = answers.find(newest)
+            if given is not None and event.heard is not None:
                 given.heard = event.heard
             if self._request_id is not None:
                 self.before_cut(given)
-            cut(self.session, self._newest, event.heard)
+            cut(self.session, newest, event.heard)
         pulled = super().interrupt(event)
         for request in pulled:
             not_answered(self.session, request)
@@ -116,6 +117,12 @@ class Answering(Node):
         """Give one answer."""
 
 
+def _id_of(request: LLMRequest) -> str:
+    """The id of the answer to a request: none that a turn of an agent could have."""
+    given = request.id or uuid4().hex
+    return f"answer-{given}" if given.startswith("turn-") else given
+
+
 class OutputNode(Answering):
     """Answers with what your `generate_response` yields.
 
@@ -132,7 +139,7 @@ class OutputNode(Answering):
         ...
 
     async def _answer(self, request: LLMRequest) -> None:
-        request_id = self._request_id = self._newest = request.id or uuid4().hex
+        request_id = self._request_id = self._newest = _id_of(request)
         await self.send_event(ResponseStart(request_id=request_id))
         interrupted = True
         try:
@@ -246,13 +253,13 @@ class AgentNode(Answering):
         conversation = self.session.conversation
         row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
         if row is not None and row.suspended:
-            await self._give(go_on(self.agent, conversation))
+            await self._give(go_on(self.agent, conversation), request=request)
             return
         await self.session.scribe.settle()
         known: dict[str, Any] = self.__options.get("metadata") or {}
         metadata = {**known, "live": {"request": request.id}}
         options = {**self.__options, "metadata": metadata}
-        await self._give(answer(self.agent, conversation, **options))
+        await self._give(answer(self.agent, conversation, **options), request=request)
 
     async def _take_in(self, request: LLMRequest) -> None:
         """What the user said, where the client tells it with its request only."""
@@ -267,7 +274,12 @@ class AgentNode(Answering):
             message = Message.user(said, metadata={"live": {"id": event.id}})
             await self.session.scribe.write([Said(event, message)], "in")
 
-    async def _give(self, stream: AsyncStream, first: StreamEvent | None = None) -> None:
+    async def _give(
+        self,
+        stream: AsyncStream,
+        first: StreamEvent | None = None,
+        request: LLMRequest | None = None,
+    ) -> None:
         """Send a turn to the client as it happens."""
         self.__stream = stream
         turn: int | None = None
@@ -292,6 +304,8 @@ class AgentNode(Answering):
             self.__stream = None
             if turn is not None:
                 await asyncio.shield(self._end(turn, failed=failed is not None))
+            elif request is not None:
+                not_answered(self.session, request)
         if failed is not None:
             await self._failed(failed, "answer")
 

@@ -26,7 +26,7 @@ class Presence:
 
     def __init__(self, session: AgentSession) -> None:
         self._session = session
-        self._after: int | None = None
+        self._after = 0
         self._leaving: asyncio.TimerHandle | None = None
         self.link: Link | None = None
         """The connection; None while the client is gone."""
@@ -47,18 +47,27 @@ class Presence:
         session = self._session
         link.replaying = True
         link.delivers = session.answers.delivered
+        if session.ending:
+            link.close(links.RESTARTING, "the session has just ended: come back")
+            return
         old, self.link = self.link, link
         if old is not None:
             old.close(links.REPLACED, "a newer connection took over")
         self.stay()
-        if again:
-            await session.scribe.note(facts.LIVE_CONNECTED, self.note())
-        if session.started:
-            await self._catch_up(link, after, again=True)
-        else:
-            self._after = after
+        try:
+            if again:
+                await session.scribe.note(facts.LIVE_CONNECTED, self.note())
+            self._after = await session.head() if after is None else after
+            if session.started:
+                await self._catch_up(link, self._after, again=True)
+        except BaseException:
+            link.close(links.FAILED, "the session could not be opened: come back later")
+            self.detach(link, "it could not be served", for_good=False)
+            raise
 
-    def detach(self, link: Link, reason: str, *, for_good: bool) -> None:
+    def detach(
+        self, link: Link, reason: str, *, for_good: bool, seconds: float | None = None
+    ) -> None:
         """The connection is gone; unless for good, the session waits for its client."""
         if self.link is not link:
             return
@@ -69,9 +78,8 @@ class Presence:
             return
         session.note_soon(facts.LIVE_DISCONNECTED, {"reason": reason, "final": False})
         loop = asyncio.get_running_loop()
-        self._leaving = loop.call_later(
-            session.settings.resume_for, session.finish, "the client did not come back"
-        )
+        waits = session.settings.resume_for if seconds is None else seconds
+        self._leaving = loop.call_later(waits, session.finish, "the client did not come back")
 
     def stay(self) -> None:
         """Nobody waits any more for the client to come back."""
@@ -94,13 +102,15 @@ class Presence:
         if self.link is not None:
             await self._catch_up(self.link, self._after, again=self._session.resumed)
 
-    async def _catch_up(self, link: Link, after: int | None, *, again: bool) -> None:
+    async def _catch_up(self, link: Link, after: int, *, again: bool) -> None:
         """Say `agent.ready`, give what was missed, and go live without a gap or a repetition."""
         session = self._session
-        link.replaying = True
+        if link.greeted:
+            return
+        link.greeted = True
         head = await session.head()
-        behind = after is not None and after > head
-        start = 0 if behind else head if after is None else after
+        behind = after > head
+        start = 0 if behind else after
         ready = AgentReady(
             seq=start,
             resume_for=session.settings.resume_for,
@@ -115,11 +125,11 @@ class Presence:
             link.push(AgentErrorEvent(message=said, payload={"code": "cursor_expired"}))
         replay = Replay(session.conversation, start)
         while link.closed is None:
-            missed = await replay.page() if after is not None else []
-            for event in missed:
+            before = replay.position
+            for event in await replay.page():
                 await link.room()
                 link.push(event)
-            if after is None or (not missed and link.passed <= replay.position):
+            if replay.position == before and link.passed <= before:
                 break
         self._go_live(link, replay)
 

@@ -80,7 +80,7 @@ class Replay:
         if event.type == facts.MESSAGE_ADDED:
             return self._message(event, body)
         if event.type == facts.LIVE_SENT:
-            return _sent(event, body)
+            return self._sent(event, body)
         if event.type == facts.LIVE_RECEIVED and "message" in body:
             return _sent(event, body)
         return ()
@@ -112,6 +112,14 @@ class Replay:
         metadata: dict[str, Any] = body.get("metadata") or {}
         cut = bool(metadata.get("interrupted"))
         return self._answer(live.get("request_id") or f"message-{event.seq}", text, event, cut)
+
+    def _sent(self, event: Event, body: dict[str, Any]) -> Iterable[LiveEvent]:
+        told = _sent(event, body)
+        message: dict[str, Any] | None = body.get("message")
+        if message is None or not told or not isinstance(told[0], ResponseEnd):
+            return told
+        end = told[0]
+        return self._answer(end.request_id or "", _text(message), event, end.interrupted)
 
     async def _turn(self, event: Event) -> Iterable[LiveEvent]:
         texts = self._texts.pop(event.turn, [])
@@ -173,12 +181,12 @@ def _text(body: dict[str, Any]) -> str:
     return "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
 
 
-def _sent(event: Event, body: dict[str, Any]) -> Iterable[LiveEvent]:
+def _sent(event: Event, body: dict[str, Any]) -> list[LiveEvent]:
     """An event that was logged as it is."""
     fields: dict[str, Any] = body.get("event") or {}
     made = event_types().get(str(fields.get("type")))
     if made is None:
-        return ()  # of an application that is not loaded any more
+        return []  # of an application that is not loaded any more
     try:
         told = msgspec.convert(fields, made)
     except msgspec.ValidationError as error:

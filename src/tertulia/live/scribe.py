@@ -23,6 +23,7 @@ from tertulia.errors import (
     ApprovalPending,
     InvalidInput,
     RetentionRefused,
+    SessionNotFound,
     TurnTimeout,
     UsageError,
 )
@@ -78,7 +79,7 @@ class Scribe:
         self._one_at_a_time = asyncio.Lock()
         self.context: dict[str, Any] | None = None
         """What `recover` found of the context that is newer than the state."""
-        self.inside = False
+        self._exists = False
         self._paid = 0
         self._owed: list[Said] = []
         """What was said in a turn, and is yet to become a message."""
@@ -95,25 +96,20 @@ class Scribe:
 
         return await self._append(build, _KEEPING)
 
-    async def write(self, said: Sequence[Said], direction: str) -> list[int]:
-        """Log what was said, in one commit; the position of each. Raises as `send_message`.
-
-        `inside` tells then whether it became a part of a turn that runs.
+    async def write(self, said: Sequence[Said], direction: str) -> tuple[list[int], bool]:
+        """Log what was said, in one commit: the position of each, and whether they became a part
+        of a turn that runs. Raises as `send_message`, and SessionNotFound once it was deleted.
         """
         kind = facts.LIVE_RECEIVED if direction == "in" else facts.LIVE_SENT
         owed: list[Said] = []
 
-        async def build(draft: Draft) -> list[int]:
+        async def build(draft: Draft) -> tuple[list[int], bool]:
             owed.clear()
             await self._pay(draft)
-            self.inside = draft.turn is not None
-            return [await self._draft(draft, one, kind, owed) for one in said]
+            positions = [await self._draft(draft, one, kind, owed) for one in said]
+            return positions, draft.turn is not None
 
-        positions = await self._append(build)
-        if owed:
-            self._owed.extend(owed)
-            self.settle_later()
-        return positions
+        return await self._append(build, owed=owed)
 
     async def keep_context(self, values: dict[str, Any]) -> None:
         """Keep the context in the state; while a turn runs, in the log until it has ended."""
@@ -129,10 +125,7 @@ class Scribe:
                 draft.add(facts.LIVE_CONTEXT, {"values": values})
                 owed.append(Said(LiveEvent(), context=write))
 
-        await self._append(build)
-        if owed:
-            self._owed = [said for said in self._owed if said.context is None] + owed
-            self.settle_later()
+        await self._append(build, owed=owed)
 
     async def settle(self) -> None:
         """Make messages of what was said in turns that have ended."""
@@ -165,16 +158,21 @@ class Scribe:
 
     async def close(self) -> None:
         """Settle what is owed, as far as no turn is in the way."""
-        if self._settling is not None:
-            self._settling.cancel()
-            self._settling = None
         turn = self._conversation.turn
         if turn is None or turn.closed:
             await self.settle()
+        elif self._settling is not None:
+            _outliving.add(self._settling)
+            self._settling.add_done_callback(_outliving.discard)
 
     # -- inside
 
-    async def _append(self, build: Callable[[Draft], Awaitable[T]], how: How | None = None) -> T:
+    async def _append(
+        self,
+        build: Callable[[Draft], Awaitable[T]],
+        how: How | None = None,
+        owed: Sequence[Said] = (),
+    ) -> T:
         """Commit in the turn that runs here, or by itself where none does.
 
         What was submitted is carried out, also where the caller is cancelled meanwhile.
@@ -185,9 +183,18 @@ class Scribe:
                 self._paid = 0
                 result = await self._appended(build, how)
                 del self._owed[: self._paid]
+                self._owe(owed)
                 return result
 
         return await asyncio.shield(asyncio.get_running_loop().create_task(append()))
+
+    def _owe(self, owed: Sequence[Said]) -> None:
+        """These are yet to become messages, or the context; of that only the newest counts."""
+        if any(said.context is not None for said in owed):
+            self._owed = [said for said in self._owed if said.context is None]
+        if owed:
+            self._owed.extend(owed)
+            self.settle_later()
 
     async def _appended(self, build: Callable[[Draft], Awaitable[T]], how: How | None) -> T:
         conversation = self._conversation
@@ -211,10 +218,18 @@ class Scribe:
 
     async def _commit(self, build: Callable[[Draft], Awaitable[T]], how: How | None) -> T:
         opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
+
+        async def build_if_there(draft: Draft) -> T:
+            if draft.create and self._exists:
+                said = f"session {self._session.id!r} was deleted"
+                raise SessionNotFound(said, session_id=self._session.id)
+            return await build(draft)
+
         try:
-            result = await self._conversation.commit(opening, build, how or USUAL)
+            result = await self._conversation.commit(opening, build_if_there, how or USUAL)
         except ApprovalPending:
-            result = await self._conversation.commit(opening, build, _KEEPING)
+            result = await self._conversation.commit(opening, build_if_there, _KEEPING)
+        self._exists = True
         self._session._opened()  # pyright: ignore[reportPrivateUsage]
         return result
 
@@ -299,6 +314,10 @@ class Scribe:
         except RetentionRefused:
             return False  # the log has what the client said, and the history what was generated
         return True
+
+
+_outliving: set[asyncio.Task[None]] = set()
+"""What waits for the end of a turn that runs on after the end of its live session."""
 
 
 def live_of(body: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a session waits for a client that was lost."""
     echo: bool = False
     """Whether events of the client that come through the graph go back to it."""
-    finish_in: float = 20.0
-    """Seconds that turns have to finish when the server shuts down."""
+    show_errors: bool = True
+    """Whether a client is told the texts of exceptions; they are in the server's log anyway."""
 
 
 class AgentSession:
@@ -95,6 +95,8 @@ class AgentSession:
         self.presence = Presence(self)
         self.handed_off = False
         """Whether the call was ended or transferred: no more answers are given."""
+        self.on_end: Callable[[AgentSession], None] | None = None
+        """Called once the session has come to its end."""
         self.reason: str | None = None
         """Why the session is complete, once it is."""
         self._checking = checking
@@ -267,7 +269,8 @@ class AgentSession:
         """Take an event of the client. An interruption overtakes all that waits."""
         self.stamp(event, "in")
         if isinstance(event, UserInterrupt):
-            interrupt(self, event)
+            if not self.inlet.taken_before(event):
+                interrupt(self, event)
         else:
             await self.inlet.put(event)
 
@@ -275,15 +278,18 @@ class AgentSession:
         """Let a connection be the client's: first what it missed, then the live stream."""
         await self.presence.attach(link, after, again=again)
 
-    def detach(self, link: Link, reason: str, *, for_good: bool) -> None:
-        """The connection is gone; unless for good, the session waits for its client."""
-        self.presence.detach(link, reason, for_good=for_good)
+    def detach(
+        self, link: Link, reason: str, *, for_good: bool, seconds: float | None = None
+    ) -> None:
+        """The connection is gone; unless for good, the session waits for its client: for
+        `seconds`, or as its settings say."""
+        self.presence.detach(link, reason, for_good=for_good, seconds=seconds)
 
     def finish(self, reason: str) -> None:
         """The session is at its end: stop it, and let `wait_until_complete` return."""
         if self._stopping is None:
             self.reason = self.reason or reason
-            self._stopping = asyncio.get_running_loop().create_task(self.stop())
+            self._stopping = asyncio.get_running_loop().create_task(self._end())
 
     def finish_soon(self, reason: str) -> None:
         """As `finish`, once what is being said is said."""
@@ -325,11 +331,16 @@ class AgentSession:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
-        """Stop the nodes and hooks, and close the connection. Nothing is left running."""
-        if self._stopped:
-            return
+        """Stop the nodes and hooks, and close the connection. Nothing is left running then.
+
+        Called by a node or hook of the session, it does not wait for that.
+        """
+        self.finish("stopped")
+        if current_session.get() is not self:
+            await self.wait_until_complete()
+
+    async def _end(self) -> None:
         self._stopped = True
-        self.reason = self.reason or "stopped"
         self.presence.stay()
         self.inlet.close()
         try:
@@ -341,9 +352,11 @@ class AgentSession:
             self.sink.stop()
             await self._close_log()
         finally:
-            self.presence.close(links.NORMAL, self.reason[:100])
+            self.presence.close(links.NORMAL, (self.reason or "")[:100])
             self.presence.link = None
             self._complete.set()
+            if self.on_end is not None:
+                self.on_end(self)
 
     # -- what the parts of the session need
 
@@ -358,6 +371,11 @@ class AgentSession:
             force_setattr(event, "id", f"{self._ids}{self._count}")
         if event.timestamp is None:
             force_setattr(event, "timestamp", self._timestamp())
+
+    def told(self, error: BaseException) -> str:
+        """What a client is told of an exception, beside its kind."""
+        shown = self.settings.show_errors or isinstance(error, AgentError)
+        return f": {error}" if shown else ""
 
     def client_gets(self, event: LiveEvent) -> None:
         """Send an event to the client, if it is there."""
@@ -403,14 +421,14 @@ class AgentSession:
     async def _save_context(self) -> None:
         try:
             await asyncio.sleep(0)  # what is set in one go is kept in one go
-            self._saving = None
-            news = self.context.news()
-            if news is not None:
+            while (news := self.context.news()) is not None:
                 await self.scribe.keep_context(news)
         except StoreError as error:
             self.fail(error)
         except AgentError as error:
             _log.error("the context of %s is not kept", self.session_id, exc_info=error)
+        finally:
+            self._saving = None
 
     # -- the end
 

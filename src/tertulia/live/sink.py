@@ -56,10 +56,10 @@ class Sink:
         self._seen = Seen() if joins else None
 
     def offer(self, event: LiveEvent) -> bool:
-        """Take an event; False where one has to wait."""
+        """Take an event; False where one has to wait. After the end of the session it is lost."""
+        if self._session.complete or (self._seen is not None and event in self._seen):
+            return True
         if self._seen is not None:
-            if event in self._seen:
-                return True
             if len(self._inbox) >= self._inbox.size:
                 return False
             self._seen.add(event)
@@ -153,7 +153,7 @@ class Sink:
         session = self._session
         try:
             said = [self._said(each) for each in batch]
-            positions = await session.scribe.write(said, "out")
+            positions, inside = await session.scribe.write(said, "out")
         except (InvalidInput, InvalidFrame) as error:
             await self._one_by_one(batch, error)
             return
@@ -163,7 +163,7 @@ class Sink:
         except Exception as error:
             session.fail(error)
             return
-        if not session.scribe.inside:
+        if not inside:
             await self._ends_first()
         for each, seq in zip(batch, positions, strict=True):
             fill(each, "seq", seq)
@@ -206,7 +206,7 @@ class Sink:
 
     async def _try(self, event: LiveEvent) -> list[int]:
         try:
-            return await self._session.scribe.write([self._said(event)], "out")
+            return (await self._session.scribe.write([self._said(event)], "out"))[0]
         except (InvalidInput, InvalidFrame) as error:
             await self._one_by_one([event], error)
             return []

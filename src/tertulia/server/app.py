@@ -45,7 +45,9 @@ class AgentApp:
     which a server without authentication may be reached. `resume_for` is for how many seconds a
     session waits for a client that was lost, `finish_in` how many an answer has to finish at a
     shutdown, `heartbeat` the seconds between pings. `rate` is frames a second of one connection;
-    `max_frame` bytes. With `echo` the client's own events go back to it through the graph.
+    `max_frame` bytes. `show_errors` says whether clients are told the texts of exceptions; None is
+    only where no token is needed, on loopback. With `echo` the client's own events go back to it
+    through the graph.
     Raises ConfigurationError and InvalidInput.
     """
 
@@ -72,10 +74,12 @@ class AgentApp:
         rate: float | None = None,
         init_in: float = 10.0,
         echo: bool = False,
+        show_errors: bool | None = None,
         path: str = "/ws",
     ) -> None:
         self._setup = _setup_of(setup_handler, agent)
         self._auth = auth
+        self._show_errors = show_errors
         self._origins = _texts(origins, "origins")
         self._hosts = _texts(hosts, "hosts")
         self._telephony = telephony
@@ -127,7 +131,9 @@ class AgentApp:
         """Say to which address the server is bound, before it serves. Raises ConfigurationError."""
         self._authenticator = resolve(self._auth, host)
         if self._telephony is not None:
-            self._telephony.check(host, self._auth)
+            self._telephony.check(host, self._authenticator or self._auth)
+        shown = self._authenticator is None and is_loopback(host)
+        self.hub.show_errors(shown if self._show_errors is None else self._show_errors)
         self._host = host
         self._resolved = True
         redact_logs()
@@ -166,9 +172,10 @@ class AgentApp:
 
     def _open_to(self, scope: Scope, host: str | None) -> bool:
         """Whether a connection without a token may come in."""
-        if self._auth == "off" or os.environ.get("TERTULIA_AUTH", "").lower() == "off":
+        off = self._auth == "off" or os.environ.get("TERTULIA_AUTH", "").lower() == "off"
+        if off and self._hosts is None:
             return True
-        if self._host is None:
+        if self._host is None and not off:
             client = scope.get("client")
             if client is not None and not is_loopback(client[0]):
                 return False

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -47,7 +48,9 @@ class Hub:
         self._settings = settings
         self._sessions: dict[str, AgentSession] = {}
         self._setups: dict[str, asyncio.Task[None]] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._returning: set[asyncio.Task[None]] = set()
+        """Setup handlers whose sessions have ended, and that do something after that."""
+        self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.connections = 0
         """Connections that are open, also those that have not said who they are."""
         self.counts = Counts()
@@ -56,6 +59,10 @@ class Hub:
         """Why the server is not ready, if it is not."""
         self.graph: dict[str, Any] = {"nodes": [], "edges": []}
         """The graph that the setup handler builds."""
+
+    def show_errors(self, shown: bool) -> None:
+        """Whether clients are told the texts of exceptions."""
+        self._settings = msgspec.structs.replace(self._settings, show_errors=shown)
 
     @property
     def active(self) -> int:
@@ -80,31 +87,28 @@ class Hub:
         link: Link,
         *,
         user_id: str | None = None,
-        app_name: str | None = None,
     ) -> AgentSession:
-        """The session that a client asks for, with its connection; else a new one.
+        """The session that a client asks for, which is yet to be attached to its connection; else
+        a new one, which has it.
 
         Raises AccessDenied for one that belongs to somebody else, and what the store raises.
         """
         wanted = init.session_id
         if wanted is None:
-            return await self._new(runtime, init, link, user_id, app_name)
-        lock = self._opening.setdefault(wanted, asyncio.Lock())
-        try:
-            async with lock:
-                session = self._sessions.get(wanted)
-                if session is None or session.complete or session.ending:
-                    if session is not None:
-                        await session.wait_until_complete()
-                    return await self._new(runtime, init, link, user_id, app_name)
-                if session.user_id != user_id:
-                    raise AccessDenied("the session belongs to somebody else", session_id=wanted)
-                self.counts.resumed += 1
-                await session.attach(link, init.after, again=True)
-                return session
-        finally:
-            if not lock.locked():
-                self._opening.pop(wanted, None)
+            return await self._new(runtime, init, link, user_id)
+        lock = self._opening.get(wanted)
+        if lock is None:
+            lock = self._opening[wanted] = asyncio.Lock()
+        async with lock:
+            session = self._sessions.get(wanted)
+            if session is None or session.ending:
+                if session is not None:
+                    await session.wait_until_complete()
+                return await self._new(runtime, init, link, user_id)
+            if session.user_id != user_id:
+                raise AccessDenied("the session belongs to somebody else", session_id=wanted)
+            self.counts.resumed += 1
+            return session
 
     async def _new(
         self,
@@ -112,10 +116,11 @@ class Hub:
         init: SystemInit,
         link: Link,
         user_id: str | None,
-        app_name: str | None,
     ) -> AgentSession:
-        conversation = runtime.session(init.session_id, user_id=user_id, app_name=app_name)
+        conversation = runtime.session(init.session_id, user_id=user_id)
         row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
+        if row is not None and user_id is not None and row.user != user_id:
+            raise AccessDenied("the session belongs to somebody else", session_id=row.id)
         session = self._kind(
             conversation,
             init,
@@ -123,6 +128,7 @@ class Hub:
             user_id=user_id,
             resumed=row is not None,
         )
+        session.on_end = self._ended
         await session.open()
         await session.attach(link, init.after)
         self._sessions[session.session_id] = session
@@ -144,15 +150,21 @@ class Hub:
         except Exception as error:
             self.counts.failed_setups += 1
             _log.error("the setup handler failed", exc_info=error)
-            session.refuse(f"{type(error).__name__} in the setup handler: {error}")
+            session.refuse(f"{type(error).__name__} in the setup handler{session.told(error)}")
         finally:
-            await asyncio.shield(self._gone(session))
+            session.finish("the setup handler has returned")
+            await asyncio.shield(session.wait_until_complete())
 
-    async def _gone(self, session: AgentSession) -> None:
-        await session.stop()
+    def _ended(self, session: AgentSession) -> None:
+        """A session has come to its end; its setup handler may still have something to do."""
         if self._sessions.get(session.session_id) is session:
             del self._sessions[session.session_id]
-            self._setups.pop(session.session_id, None)
+        task = self._setups.pop(session.session_id, None)
+        if task is not None and not session.started:
+            task.cancel()
+        elif task is not None and not task.done():
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
 
     # -- the life of the server
 
@@ -195,7 +207,7 @@ class Hub:
         for session in sessions:
             await session.quiet(max(0.0, deadline - loop.time()))
             session.finish("the server shuts down")
-        tasks = list(self._setups.values())
+        tasks = [*self._setups.values(), *self._returning]
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=10.0)
             for task in left:

@@ -36,6 +36,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _log = logging.getLogger("tertulia.server")
 
 
+_STAYING = 3_600.0
+"""Seconds that a session stays without its client while the server shuts down, which ends it."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a server takes from clients."""
 
@@ -129,6 +133,7 @@ class LiveSocket:
         """The connection does not come back: its loss is the end of the session."""
         self._early: list[LiveEvent] = []
         self._writes: Callable[[bytes | str], bool] | None = None
+        self._after: int | None = None
         self._bad = 0
         self._tokens = 0.0
         self._filled = 0.0
@@ -183,8 +188,11 @@ class LiveSocket:
         link = Link()
         try:
             asked = _asked(init, scope["query_string"])
+            self._after = asked.after
             return link, await self._hub.enter(self._runtime, asked, link, user_id=user)
-        except (SessionError, InvalidInput) as error:
+        except InvalidInput as error:
+            raise Refused(links.INVALID, str(error)) from error
+        except SessionError as error:
             raise Refused(links.NOT_ALLOWED, _reason(error)) from error
         except AgentError as error:
             _log.error("a live session could not be opened", exc_info=error)
@@ -215,7 +223,11 @@ class LiveSocket:
 
     async def _serve(self, session: AgentSession, link: Link, receive: Receive, send: Send) -> None:
         link.direct = self._direct()
-        writer = asyncio.get_running_loop().create_task(self._write(session, link, send))
+        loop = asyncio.get_running_loop()
+        writer = loop.create_task(self._write(session, link, send))
+        attaching = None
+        if session.presence.link is not link:
+            attaching = loop.create_task(self._attach(session, link))
         reason, for_good = "lost", self._once
         try:
             for event in self._early:
@@ -227,9 +239,18 @@ class LiveSocket:
         finally:
             link.close(links.NORMAL, "the connection is gone")
             writer.cancel()
-            session.detach(link, reason, for_good=for_good or self._once)
+            seconds = _STAYING if self._hub.stopping else None
+            session.detach(link, reason, for_good=for_good or self._once, seconds=seconds)
+            tasks = [writer] if attaching is None else [writer, attaching]
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([writer], timeout=self._limits.close_in)
+                await asyncio.wait(tasks, timeout=self._limits.close_in)
+
+    async def _attach(self, session: AgentSession, link: Link) -> None:
+        """Give a client that came back what it missed, beside the reader and the writer."""
+        try:
+            await session.attach(link, self._after, again=True)
+        except AgentError as error:
+            _log.error("a client could not come back to its session", exc_info=error)
 
     async def _read(
         self, session: AgentSession, receive: Receive, send: Send, link: Link
@@ -284,7 +305,7 @@ class LiveSocket:
     async def _write(self, session: AgentSession, link: Link, send: Send) -> None:
         """Write what the link has, and close the connection when it is closed."""
         codec = self._codec
-        with contextlib.suppress(OSError):  # gone: the reader is told so
+        try:
             while True:
                 event = link.next()
                 if event is None:
@@ -305,6 +326,8 @@ class LiveSocket:
                 self._hub.counts.too_slow += 1
             async with asyncio.timeout(self._limits.close_in):
                 await _close(send, code, reason)
+        except OSError:
+            link.close(links.NORMAL, "the connection is gone")  # the reader is told so too
 
     def _direct(self) -> Callable[[LiveEvent], bool] | None:
         """What writes an event without the writer, where the server can do that."""
@@ -391,7 +414,7 @@ def _asked(init: SystemInit, query: bytes) -> SystemInit:
     session_id = init.session_id or said.get("session_id")
     after = init.after
     if after is None and "after" in said:
-        if not said["after"].isdigit() or len(said["after"]) > 15:
+        if not (said["after"].isascii() and said["after"].isdigit()) or len(said["after"]) > 15:
             raise InvalidInput("after is a seq: a whole number from 0 on")
         after = int(said["after"])
     if after is not None and after < 0:

@@ -105,7 +105,14 @@ class Telephony:
         Raises ConfigurationError where anybody could call without a signature, unless `auth` or
         ``TERTULIA_AUTH`` is "off"; then a warning is logged as "tertulia.server".
         """
-        if self._token is not None or is_loopback(host):
+        if self._token is not None:
+            return
+        if auth is not None and auth != "off":
+            raise ConfigurationError(
+                "clients of this server show a token, and phone calls would need none: set"
+                " TERTULIA_TELEPHONY_TOKEN to the auth token of your carrier's account"
+            )
+        if is_loopback(host):
             return
         if auth != "off" and os.environ.get("TERTULIA_AUTH", "").lower() != "off":
             raise ConfigurationError(

@@ -59,7 +59,7 @@ def _explained(data: bytes | str, error: Exception) -> InvalidFrame:
     if not isinstance(kind, str):
         return InvalidFrame("the frame has no type; send an object with a type", code="no_type")
     if kind not in event_types():
-        near = difflib.get_close_matches(kind, event_types(), 1)
+        near = difflib.get_close_matches(kind[:64], event_types(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return InvalidFrame(f"the type {_short(kind)} is not known{hint}", code="unknown_type")
     said = _AT.sub(r" (at \1)", str(error))

@@ -79,10 +79,9 @@ class CrewSession(LiveSession):
         """End the session: the same as `stop`."""
         await self.stop()
 
-    async def stop(self) -> None:
-        """Stop the nodes, the hooks and their tasks, and close the connection."""
+    async def _end(self) -> None:
         await self.task_manager.close()
-        await super().stop()
+        await super()._end()
 
     async def _recall(self) -> None:
         history = await self.conversation.history(limit=RECALLED)
