@@ -15,9 +15,6 @@ async def turns(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a giver that was let in drops its item if the place is taken"
-)
 async def test_a_giver_that_waits_for_a_place_does_not_lose_its_item_to_another_giver() -> None:
     inbox = Inbox[int](1)
     assert inbox.offer(1)

@@ -507,9 +507,6 @@ async def test_an_interrupt_gets_a_node_going_that_never_returns() -> None:
         assert [event.number for event in stuck.of(Tick)] == list(range(5))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a giver that was let in drops its item if the place is taken"
-)
 async def test_many_senders_lose_nothing_in_an_inbox_where_they_wait() -> None:
     class Making(Node):
         async def process_event(self, event: LiveEvent) -> None:

@@ -282,9 +282,7 @@ async def test_a_setup_that_cannot_be_is_not_ready(tmp_path: Path, wrong: str) -
 RESUME = "waiting for the client ends before the answers were finished"
 
 
-@pytest.mark.parametrize(
-    "resume_for", [30, pytest.param(0.1, marks=pytest.mark.xfail(strict=True, reason=RESUME))]
-)
+@pytest.mark.parametrize("resume_for", [30, 0.1])
 async def test_a_server_that_is_told_to_stop_finishes_the_answer_and_keeps_it(
     tmp_path: Path, resume_for: float
 ) -> None:

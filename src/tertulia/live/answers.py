@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tertulia.wire.events import LiveEvent, ResponseChunk, ResponseEnd, ResponseStart, fill
 
 MOST = 100
@@ -20,6 +22,7 @@ class Answer:
         "given",
         "heard",
         "length",
+        "metadata",
         "request_id",
         "settled",
     )
@@ -32,16 +35,13 @@ class Answer:
         """Characters that were written to the client's connection."""
         self.heard: str | None = None
         """What the client says that was heard of it, where it says so."""
+        self.metadata: dict[str, Any] | None = None
+        """That of its start."""
         self.ended = False
         self.given = False
         """Whether a client that came back has got it whole, out of the log."""
         self.settled = 0
         """Characters that are in the log already, as part of earlier messages."""
-
-    @property
-    def of_turn(self) -> bool:
-        """Whether an agent gives it in a turn, which has its own place in the log."""
-        return self.request_id.startswith("turn-")
 
     @property
     def text(self) -> str:
@@ -129,7 +129,7 @@ class Answers:
             if event.request_id is None:
                 fill(event, "request_id", event.id)
             if event.request_id is not None and event.request_id not in self._running:
-                self.begin(event.request_id)
+                self.begin(event.request_id).metadata = event.metadata
         elif isinstance(event, ResponseEnd):
             self.end(event.request_id)
             self._ended[event.request_id or ""] = None

@@ -82,9 +82,9 @@ def _is_json(key: Any, value: Any) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """Whether it comes back as what it is: no tuple, no object."""
+    """Whether it comes back as what it is: no tuple, no object, no class of its own."""
     if isinstance(value, list):
         return all(_plain(item) for item in cast("list[Any]", value))
     if isinstance(value, dict):
         return all(_plain(item) for item in cast("dict[Any, Any]", value).values())
-    return value is None or isinstance(value, str | bool | int | float)
+    return value is None or type(value) in (str, bool, int, float)

@@ -11,7 +11,7 @@ from tertulia.live.inbox import Inbox
 from tertulia.live.nodes import Node
 from tertulia.live.scribe import Said
 from tertulia.messages import Message
-from tertulia.wire.events import LiveEvent, LLMRequest, TranscriptUpdate, fill
+from tertulia.wire.events import LiveEvent, LLMRequest, TranscriptUpdate, UserJoined, fill
 
 if TYPE_CHECKING:
     from tertulia.live.session import AgentSession
@@ -58,7 +58,7 @@ class Inlet:
         """Take an event. It waits for a place where the nodes are slower than the client."""
         if self._closed or (isinstance(event, LLMRequest) and self.taken_before(event)):
             return
-        if self._open and not self._busy and not (event.kept and _to_be_logged(event)):
+        if self._open and not self._busy and not self._takes_time(event):
             self._session.hooks_get(event)
             for place, node in enumerate(self._roots):
                 if not node.offer(event):
@@ -100,6 +100,12 @@ class Inlet:
         self.remember(event.id or "", kept=False)
         return known
 
+    def _takes_time(self, event: LiveEvent) -> bool:
+        """Whether something is written before the nodes get the event."""
+        if event.kept:
+            return _to_be_logged(event)
+        return isinstance(event, UserJoined) and self._session.greeting is not None
+
     def _begin(self) -> None:
         self._busy = True
         self._worker = asyncio.get_running_loop().create_task(self._work())
@@ -111,6 +117,8 @@ class Inlet:
                 await _hand(event, nodes)
             while len(self._inbox):
                 event = await self._inbox.take()
+                if isinstance(event, UserJoined):
+                    await self._session.greet()
                 if not _to_be_logged(event) or await self._log(event):
                     await self._dispatch(event)
         finally:
@@ -122,7 +130,7 @@ class Inlet:
         if event.id in self._known:
             return False
         try:
-            positions, _ = await session.scribe.write([_said(event)], "in")
+            positions = await session.scribe.write([_said(event)], "in")
         except InvalidInput as error:
             await session.report(
                 f"the event {event.type} cannot be kept: {error}", payload={"code": "not_kept"}

@@ -39,5 +39,6 @@ def cut(session: AgentSession, request_id: str, heard: str | None = None) -> Non
 
 def not_answered(session: AgentSession, request: LLMRequest) -> None:
     """A request for an answer came to nothing: for the client its answer begins and ends."""
-    session.send_soon(ResponseStart(request_id=request.id))
-    session.send_soon(ResponseEnd(request_id=request.id, interrupted=True))
+    asked = {"request": request.id}
+    session.send_soon(ResponseStart(request_id=request.id, metadata=asked))
+    session.send_soon(ResponseEnd(request_id=request.id, interrupted=True, metadata=asked))

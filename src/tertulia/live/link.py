@@ -13,8 +13,9 @@ from tertulia.wire.events import LiveEvent, ResponseChunk, ResponseEnd, Response
 COALESCE = 64
 """Events that wait before pieces of text are joined."""
 MOST_EVENTS = 1_000
-MOST_TEXT = 500_000
-"""Characters of text that may wait for a client that reads too slowly, and one piece more."""
+MOST_TEXT = 990_000
+"""Characters of text that may wait for a client that reads too slowly, and one piece more: about
+as much as a message of the log may have."""
 
 NORMAL = 1000
 FAILED = 1011

@@ -256,14 +256,14 @@ class Node:
             if failed is not None:
                 await self._failed(failed, "process_event")
 
-    async def _failed(self, error: BaseException, where: str) -> None:
+    async def _failed(self, error: BaseException, where: str, **more: Any) -> None:
         """Tell of an exception; the node and its siblings go on."""
         _log.error("%s.%s failed", self.name, where, exc_info=error)
         kind = type(error).__name__
         await self.session.report(
             f"{kind} in {self.name}.{where}{self.session.told(error)}",
             self.severity,
-            {"node_name": self.name, "error_class": kind},
+            {"node_name": self.name, "error_class": kind, **more},
         )
 
     async def _report_full(self) -> None:

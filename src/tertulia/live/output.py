@@ -17,10 +17,11 @@ from tertulia.agents.runner import Runner, answer, go_on
 from tertulia.agents.streaming import AsyncStream
 from tertulia.errors import AgentError, InvalidInput, TurnInterrupted
 from tertulia.live.answers import Answer
+from tertulia.live.ends import ENDS, end_of, request_id_of
 from tertulia.live.inbox import SIZE, Overflow
 from tertulia.live.interrupts import cut, not_answered
 from tertulia.live.nodes import Node
-from tertulia.live.replay import end_of, request_id_of, said_in
+from tertulia.live.replay import request_in, said_in
 from tertulia.live.scribe import Said
 from tertulia.messages import Message
 from tertulia.wire.events import (
@@ -33,7 +34,6 @@ from tertulia.wire.events import (
     ResponseStart,
     TranscriptUpdate,
     UserInterrupt,
-    UserJoined,
 )
 
 
@@ -140,7 +140,8 @@ class OutputNode(Answering):
 
     async def _answer(self, request: LLMRequest) -> None:
         request_id = self._request_id = self._newest = _id_of(request)
-        await self.send_event(ResponseStart(request_id=request_id))
+        asked = {"request": request.id}
+        await self.send_event(ResponseStart(request_id=request_id, metadata=asked))
         interrupted = True
         try:
             async with aclosing(await self._pieces(request)) as pieces:
@@ -156,7 +157,9 @@ class OutputNode(Answering):
             await self._failed(error, "generate_response")
         finally:
             self._request_id = None
-            await self.send_event(ResponseEnd(request_id=request_id, interrupted=interrupted))
+            await self.send_event(
+                ResponseEnd(request_id=request_id, interrupted=interrupted, metadata=asked)
+            )
 
     async def _pieces(self, request: LLMRequest) -> Any:
         generate = cast("Any", self.generate_response)
@@ -194,6 +197,8 @@ class AgentNode(Answering):
         self.__stream: AsyncStream | None = None
         self.__cut: str | None = None
         """What the user got of an answer that was cut."""
+        self.__asked: dict[str, Any] | None = None
+        """Which request the answer is for, as the client is told."""
         self.__sent = 0
         """Characters of the answer that were sent on."""
         self.__settled = 0
@@ -202,15 +207,10 @@ class AgentNode(Answering):
         """The turn waits for a person to approve a tool call."""
         self.__left: tuple[LLMRequest, AsyncStream, StreamEvent] | None = None
 
-    async def on_event(self, event: LiveEvent) -> None:
-        """Greet."""
-        if not isinstance(event, UserJoined) or self.__greeting is None:
-            return
-        if not await self.session.conversation.history(limit=1):
-            await self.speak(self.__greeting)
-
     async def start(self) -> None:
         """Take up the turn that a process left open which died."""
+        if self.__greeting is not None:
+            self.session.greeting = self.__greeting
         conversation = self.session.conversation
         row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
         if not self.session.resumed or row is None or row.open_turn is None or row.suspended:
@@ -282,6 +282,10 @@ class AgentNode(Answering):
     ) -> None:
         """Send a turn to the client as it happens."""
         self.__stream = stream
+        asked = None if request is None else request.id
+        if asked is None and first is not None:
+            asked = await request_in(self.session.conversation, first.turn or 0)
+        self.__asked = None if asked is None else {"request": asked}
         turn: int | None = None
         failed: AgentError | None = None
         try:
@@ -302,17 +306,23 @@ class AgentNode(Answering):
             failed = error
         finally:
             self.__stream = None
-            if turn is not None:
-                await asyncio.shield(self._end(turn, failed=failed is not None))
-            elif request is not None:
-                not_answered(self.session, request)
+            await asyncio.shield(self._ended(turn, request, failed))
+
+    async def _ended(
+        self, turn: int | None, request: LLMRequest | None, failed: AgentError | None
+    ) -> None:
+        """Tell what went wrong, and that the answer has ended."""
         if failed is not None:
-            await self._failed(failed, "answer")
+            await self._failed(failed, "answer", request_id=self._request_id)
+        if turn is not None:
+            await self._end(turn)
+        elif request is not None:
+            not_answered(self.session, request)
 
     async def _begin(self, turn: int | None) -> None:
         self._request_id = self._newest = request_id_of(turn or 0)
         self.__sent = self.__settled = 0
-        await self.send_event(ResponseStart(request_id=self._request_id))
+        await self.send_event(ResponseStart(request_id=self._request_id, metadata=self.__asked))
 
     async def _say_again(self, turn: int) -> None:
         """What the turn had said already when the process died that began it."""
@@ -332,22 +342,22 @@ class AgentNode(Answering):
         elif event.type == "message" and event.message is not None and event.message.tool_calls:
             self.__settled = self.__sent
 
-    async def _end(self, turn: int, *, failed: bool) -> None:
-        """The end of the answer, with its position in the log."""
+    async def _end(self, turn: int) -> None:
+        """The end of the answer."""
         self._request_id = None
         cut, self.__cut = self.__cut, None
         ended = await end_of(self.session.conversation, turn)
         waits, self.__waits = self.__waits, False
-        kind = None if ended is None else ended.type
+        interrupted, discarded = (not waits, False) if ended is None else ENDS[ended.type]
         await self.send_event(
             ResponseEnd(
                 request_id=request_id_of(turn),
-                interrupted=cut is not None or (kind != "turn.completed" and not waits),
-                discarded=failed or kind in ("turn.failed", "turn.abandoned"),
-                seq=None if ended is None else ended.seq,
+                interrupted=cut is not None or interrupted,
+                discarded=discarded,
+                metadata=self.__asked,
             )
         )
-        if cut is not None and kind == "turn.completed":
+        if cut is not None and not interrupted and not waits:
             await self._correct(cut)
 
     async def _correct(self, cut: str) -> None:

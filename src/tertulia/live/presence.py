@@ -139,7 +139,9 @@ class Presence:
         for answer in session.answers.running:
             answer.given = answer.given or answer.request_id in replay.given
             if not answer.given:
-                self._give(link, ResponseStart(request_id=answer.request_id, resumed=True))
+                asked = answer.metadata
+                start = ResponseStart(request_id=answer.request_id, resumed=True, metadata=asked)
+                self._give(link, start)
                 if answer.text:
                     text = answer.text
                     told = ResponseChunk(text=text, request_id=answer.request_id, offset=0)

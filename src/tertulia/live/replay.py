@@ -11,6 +11,7 @@ from tertulia import events as facts
 from tertulia import following
 from tertulia.codec import event_of
 from tertulia.events import Event
+from tertulia.live.ends import ENDS, end_event, turn_of
 from tertulia.live.scribe import live_of
 from tertulia.session import Session
 from tertulia.wire.events import (
@@ -25,18 +26,6 @@ from tertulia.wire.events import (
 )
 
 PAGE = 200
-_ENDS = {
-    facts.TURN_COMPLETED: (False, False),
-    facts.TURN_INTERRUPTED: (True, False),
-    facts.TURN_FAILED: (True, True),
-    facts.TURN_ABANDONED: (True, True),
-}
-"""How a turn ended: whether its answer was cut off, and whether it is no part of the history."""
-
-
-def request_id_of(turn: int) -> str:
-    """The id of the answer that an agent gives in a turn."""
-    return f"turn-{turn}"
 
 
 class Replay:
@@ -49,7 +38,7 @@ class Replay:
         """The log was read up to here."""
         self.given: set[str] = set()
         """The ids of the answers that were given whole."""
-        self._texts: dict[int, list[str]] = {}
+        self._requests: dict[int, str | None] = {}
 
     async def page(self) -> list[LiveEvent]:
         """The next events for the client; `position` tells how far the log was read."""
@@ -73,14 +62,14 @@ class Replay:
 
     async def _shown(self, event: Event) -> Iterable[LiveEvent]:
         body = event.body
-        if event.type in _ENDS:
+        if event.type in ENDS:
             return await self._turn(event)
         if body is None:
             return ()
         if event.type == facts.MESSAGE_ADDED:
             return self._message(event, body)
         if event.type == facts.LIVE_SENT:
-            return self._sent(event, body)
+            return await self._sent(event, body)
         if event.type == facts.LIVE_RECEIVED and "message" in body:
             return _sent(event, body)
         return ()
@@ -107,56 +96,63 @@ class Replay:
                 AgentSpeak(text=text, id=live["speak"], seq=event.seq, timestamp=event.timestamp)
             ]
         if event.turn != event.seq:
-            self._texts.setdefault(event.turn, []).append(text)
-            return ()
+            return ()  # of a turn, whose end gives all of it
         metadata: dict[str, Any] = body.get("metadata") or {}
+        request_id: str = live.get("request_id") or f"message-{event.seq}"
         cut = bool(metadata.get("interrupted"))
-        return self._answer(live.get("request_id") or f"message-{event.seq}", text, event, cut)
+        end = ResponseEnd(request_id=request_id, interrupted=cut)
+        return self._answer(end, text, event, live.get("request_id"))
 
-    def _sent(self, event: Event, body: dict[str, Any]) -> Iterable[LiveEvent]:
+    async def _sent(self, event: Event, body: dict[str, Any]) -> Iterable[LiveEvent]:
         told = _sent(event, body)
-        message: dict[str, Any] | None = body.get("message")
-        if message is None or not told or not isinstance(told[0], ResponseEnd):
+        end = told[0] if told else None
+        if not isinstance(end, ResponseEnd):
             return told
-        end = told[0]
-        return self._answer(end.request_id or "", _text(message), event, end.interrupted)
+        if "turn" in body:
+            return await self._of_turn(event, end)
+        message: dict[str, Any] = body.get("message") or {}
+        return self._answer(end, _text(message), event, end.request_id)
 
     async def _turn(self, event: Event) -> Iterable[LiveEvent]:
-        texts = self._texts.pop(event.turn, [])
-        if event.turn <= self._after:
-            texts = [*await self._before(event.turn), *texts]
-        cut, dropped = _ENDS[event.type]
-        text = "" if dropped else "".join(texts)
-        return self._answer(request_id_of(event.turn), text, event, cut, dropped)
+        """A turn has ended: its answer, unless a node gives it, which says when it has."""
+        if await self._request(event.turn) is not None:
+            return ()
+        return await self._of_turn(event, end_event(event))
 
-    async def _before(self, turn: int) -> list[str]:
-        """What an answer said in a turn up to where the client left."""
+    async def _of_turn(self, event: Event, end: ResponseEnd) -> Iterable[LiveEvent]:
+        """The whole answer of a turn, with its end at the position of `event`."""
+        turn = turn_of(end.request_id) or event.turn
+        request = await self._request(turn)
         found = await self._read(turn - 1, PAGE, [facts.MESSAGE_ADDED])
-        said = [event for event in found if event.turn == turn and event.seq <= self._after]
-        bodies = [event.body or {} for event in said]
-        return [_text(body) for body in bodies if body.get("role") == "assistant"]
+        said = [each.body or {} for each in found if each.turn == turn and each.seq <= event.seq]
+        texts = [_text(body) for body in said if body.get("role") == "assistant"]
+        text = "" if end.discarded else "".join(texts)
+        return self._answer(end, text, event, request)
+
+    async def _request(self, turn: int) -> str | None:
+        """The id of the request that a node answers in a turn."""
+        if turn not in self._requests:
+            found = await self._read(turn - 1, 1)
+            self._requests[turn] = live_of(found[0].body).get("request") if found else None
+        return self._requests[turn]
 
     def _answer(
-        self,
-        request_id: str,
-        text: str,
-        event: Event,
-        cut: bool,
-        dropped: bool = False,
+        self, end: ResponseEnd, text: str, event: Event, request: str | None
     ) -> Iterable[LiveEvent]:
+        request_id = end.request_id or ""
         self.given.add(request_id)
-        yield ResponseStart(request_id=request_id, resumed=True, timestamp=event.timestamp)
+        metadata = None if request is None else {"request": request}
+        time = event.timestamp
+        yield ResponseStart(request_id=request_id, resumed=True, metadata=metadata, timestamp=time)
         if text:
-            yield ResponseChunk(
-                text=text, request_id=request_id, offset=0, timestamp=event.timestamp
-            )
-        yield ResponseEnd(
-            request_id=request_id,
-            interrupted=cut,
-            discarded=dropped,
-            seq=event.seq,
-            timestamp=event.timestamp,
-        )
+            yield ResponseChunk(text=text, request_id=request_id, offset=0, timestamp=time)
+        yield msgspec.structs.replace(end, seq=event.seq, metadata=metadata, timestamp=time)
+
+
+async def request_in(session: Session, turn: int) -> str | None:
+    """The id of the request that is answered in a turn."""
+    found = await session.events(since=turn, types=[facts.TURN_STARTED])
+    return next((live_of(each.body).get("request") for each in found if each.turn == turn), None)
 
 
 async def said_in(session: Session, turn: int) -> list[str]:
@@ -165,12 +161,6 @@ async def said_in(session: Session, turn: int) -> list[str]:
     bodies = [event.body or {} for event in found if event.turn == turn]
     texts = [_text(body) for body in bodies if body.get("role") == "assistant"]
     return [text for text in texts if text]
-
-
-async def end_of(session: Session, turn: int) -> Event | None:
-    """How and where a turn ended, if it has."""
-    found = await session.events(since=turn, types=list(_ENDS))
-    return next((event for event in found if event.turn == turn), None)
 
 
 def _text(body: dict[str, Any]) -> str:

@@ -27,6 +27,8 @@ from tertulia.errors import (
     TurnTimeout,
     UsageError,
 )
+from tertulia.events import Event
+from tertulia.live.ends import end_event, end_of
 from tertulia.messages import Message, parse
 from tertulia.scoped import StateWrite
 from tertulia.scopes import check_value
@@ -66,6 +68,8 @@ class Said(msgspec.Struct, frozen=True):
     message: Message | None = None
     heard: str | None = None
     """It is no message, but what the client heard of the last answer."""
+    turn: int | None = None
+    """It is the end of the answer that an agent gave in this turn."""
     context: StateWrite | None = None
     """It is no message, but the context as it is now."""
 
@@ -96,18 +100,18 @@ class Scribe:
 
         return await self._append(build, _KEEPING)
 
-    async def write(self, said: Sequence[Said], direction: str) -> tuple[list[int], bool]:
-        """Log what was said, in one commit: the position of each, and whether they became a part
-        of a turn that runs. Raises as `send_message`, and SessionNotFound once it was deleted.
+    async def write(self, said: Sequence[Said], direction: str) -> list[int]:
+        """Log what was said, in one commit; the position of each.
+
+        Raises as `send_message`, and SessionNotFound once the session was deleted.
         """
         kind = facts.LIVE_RECEIVED if direction == "in" else facts.LIVE_SENT
         owed: list[Said] = []
 
-        async def build(draft: Draft) -> tuple[list[int], bool]:
+        async def build(draft: Draft) -> list[int]:
             owed.clear()
             await self._pay(draft)
-            positions = [await self._draft(draft, one, kind, owed) for one in said]
-            return positions, draft.turn is not None
+            return [await self._draft(draft, one, kind, owed) for one in said]
 
         return await self._append(build, owed=owed)
 
@@ -153,8 +157,19 @@ class Scribe:
             elif event.type == facts.STATE_SET and body.get("key") == CONTEXT_KEY:
                 self.context = None
         await self._append(self._pay, _KEEPING)
+        await self._end_answers(told)
         said = [(_id_of(e.body), e.type) for e in told if e.type != facts.LIVE_SENT]
         return [(each, kind != facts.TURN_STARTED) for each, kind in said if each is not None]
+
+    async def _end_answers(self, told: Sequence[Event]) -> None:
+        """Give the answer of a turn its end, where a process died between the two."""
+        asked = [event for event in told if event.type == facts.TURN_STARTED]
+        if not asked or "request" not in live_of(asked[-1].body):
+            return
+        turn = asked[-1].turn
+        ended = await end_of(self._session, turn)
+        if ended is not None and all((event.body or {}).get("turn") != turn for event in told):
+            await self.write([Said(end_event(ended), turn=turn)], "out")
 
     async def close(self) -> None:
         """Settle what is owed, as far as no turn is in the way."""
@@ -246,7 +261,10 @@ class Scribe:
             return draft.message(said.message).seq or draft.seq
         if said.heard is not None:
             await self._correct(draft, said.heard)
-        return draft.add(kind, {"event": _body(said.event)}, actor=actor)
+        body = {"event": _body(said.event)}
+        if said.turn is not None:
+            body["turn"] = said.turn
+        return draft.add(kind, body, actor=actor)
 
     async def _pay(self, draft: Draft) -> None:
         """Draft the messages that are owed, where no turn is in the way."""

@@ -14,7 +14,7 @@ from msgspec.structs import force_setattr
 
 from tertulia import events as facts
 from tertulia.clock import to_iso
-from tertulia.errors import AgentError, StoreError, UsageError
+from tertulia.errors import AgentError, SessionEnded, SessionNotFound, StoreError, UsageError
 from tertulia.graph import Graph
 from tertulia.live import link as links
 from tertulia.live.answers import Answers
@@ -93,6 +93,8 @@ class AgentSession:
         self.sink = Sink(self)
         self.inlet = Inlet(self)
         self.presence = Presence(self)
+        self.greeting: str | None = None
+        """What is said to the user who joins a conversation that is new."""
         self.handed_off = False
         """Whether the call was ended or transferred: no more answers are given."""
         self.on_end: Callable[[AgentSession], None] | None = None
@@ -206,14 +208,25 @@ class AgentSession:
     # -- what nodes, hooks and setup can do
 
     async def speak(self, text: str) -> None:
-        """Say a text to the client; it becomes a message of the conversation."""
+        """Say a text to the client; it becomes a message of the conversation, and is durable when
+        this returns."""
         await self.send_event(AgentSpeak(text=text))
 
     async def send_event(self, event: LiveEvent) -> None:
-        """Send an event to the client, as if the last node had sent it."""
+        """Send an event to the client, as if the last node had sent it.
+
+        One that is kept is durable when this returns. Raises UsageError.
+        """
         if not isinstance(event, LiveEvent):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"{event!r} is no event; pass AgentSpeak(text=…) or one of your own")
         await self.sink.queue_event(event)
+        if event.kept:
+            await self.sink.idle()
+
+    async def flush(self) -> None:
+        """Return once all that was sent, and the context as it is now, is durable."""
+        await self.sink.idle()
+        await self._save_context()
 
     async def report(
         self, message: str, severity: Severity = "warning", payload: dict[str, Any] | None = None
@@ -388,6 +401,11 @@ class AgentSession:
         for name in self._hooks.notify(event):
             _log.warning("the hook %r takes too long; events for it are dropped", name)
 
+    async def greet(self) -> None:
+        """Say the greeting, if nothing was said yet."""
+        if self.greeting is not None and not await self.conversation.history(limit=1):
+            await self.speak(self.greeting)
+
     def note_soon(self, kind: str, body: dict[str, Any]) -> None:
         """Log a fact, and what the context is now, without waiting for it."""
         self._later(self.scribe.note(kind, body))
@@ -446,6 +464,8 @@ class AgentSession:
             await self._save_context()
             await self.scribe.close()
             await self.scribe.note(facts.LIVE_DISCONNECTED, {"reason": self.reason, "final": True})
+        except (SessionEnded, SessionNotFound):
+            pass  # it was ended or deleted, which is why it comes to its end here
         except AgentError as error:
             _log.error("the end of %s is not in its log", self.session_id, exc_info=error)
 

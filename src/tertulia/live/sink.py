@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tertulia.errors import InvalidFrame, InvalidInput, SessionEnded, SessionNotFound
+from tertulia.live.ends import turn_of
 from tertulia.live.inbox import Inbox
 from tertulia.live.nodes import Seen
 from tertulia.live.scribe import Said
@@ -27,8 +27,6 @@ from tertulia.wire.events import (
 if TYPE_CHECKING:
     from tertulia.live.session import AgentSession
 
-_PATIENCE = 5.0
-"""Seconds that an answer whose turn has ended has to come to its end."""
 BATCH = 50
 """Events that are logged in one commit."""
 
@@ -48,7 +46,6 @@ class Sink:
         self._worker: asyncio.Task[None] | None = None
         self._busy = False
         self._idle: asyncio.Event | None = None
-        self._arrived: asyncio.Future[None] | None = None
         self._cut: dict[str, None] = {}
 
     def link(self, *, joins: bool) -> None:
@@ -115,14 +112,12 @@ class Sink:
         if event.direction == "in":
             return False
         if isinstance(event, ResponseEnd):
-            return event.seq is None and self._session.answers.find(event.request_id) is not None
+            return event.seq is None
         return event.kept and event.seq is None
 
     def _queue(self, event: LiveEvent) -> bool:
         if not self._inbox.offer(event):
             return False
-        if self._arrived is not None:
-            _ring(self._arrived)
         if not self._busy:
             self._busy = True
             self._idle = asyncio.Event()
@@ -153,7 +148,7 @@ class Sink:
         session = self._session
         try:
             said = [self._said(each) for each in batch]
-            positions, inside = await session.scribe.write(said, "out")
+            positions = await session.scribe.write(said, "out")
         except (InvalidInput, InvalidFrame) as error:
             await self._one_by_one(batch, error)
             return
@@ -163,26 +158,9 @@ class Sink:
         except Exception as error:
             session.fail(error)
             return
-        if not inside:
-            await self._ends_first()
         for each, seq in zip(batch, positions, strict=True):
             fill(each, "seq", seq)
             self._pass(each)
-
-    async def _ends_first(self) -> None:
-        """Let the answers of turns that have ended go before what was logged after their end."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PATIENCE
-        for answer in self._session.answers.running:
-            while answer.of_turn and self._session.answers.find(answer.request_id) is answer:
-                for event in self._inbox.pull(partial(_of, answer.request_id)):
-                    self._pass(event)
-                if answer.ended or loop.time() > deadline:
-                    break
-                self._arrived = loop.create_future()
-                timer = loop.call_later(deadline - loop.time(), _ring, self._arrived)
-                await self._arrived
-                timer.cancel()
 
     async def _one_by_one(self, batch: Sequence[LiveEvent], error: Exception) -> None:
         """One of the events cannot be logged: leave that one out, and say so."""
@@ -206,7 +184,7 @@ class Sink:
 
     async def _try(self, event: LiveEvent) -> list[int]:
         try:
-            return (await self._session.scribe.write([self._said(event)], "out"))[0]
+            return await self._session.scribe.write([self._said(event)], "out")
         except (InvalidInput, InvalidFrame) as error:
             await self._one_by_one([event], error)
             return []
@@ -221,13 +199,16 @@ class Sink:
         return Said(event)
 
     def _said_answer(self, event: ResponseEnd) -> Said:
+        turn = turn_of(event.request_id)
+        if turn is not None:
+            return Said(event, turn=turn)
         answer = self._session.answers.find(event.request_id)
-        if answer is None or answer.of_turn or event.discarded:
+        if answer is None or event.discarded:
             return Said(event)
         text = answer.got() if event.interrupted else answer.text[answer.settled :]
         if not text:
             return Said(event)
-        metadata = {"live": {"request_id": answer.request_id}}
+        metadata: dict[str, Any] = {"live": {"request_id": answer.request_id}}
         if event.interrupted:
             metadata = {"interrupted": True, **metadata}
         return Said(event, Message.assistant(text, metadata=metadata))
@@ -260,16 +241,6 @@ _SPECIAL = (ResponseStart, ResponseChunk, ResponseEnd, EndCall, TransferCall, Ag
 def _learn(kind: type[LiveEvent]) -> None:
     if not kind.kept and not issubclass(kind, _SPECIAL):
         _PLAIN.add(kind)
-
-
-def _of(request_id: str, event: LiveEvent) -> bool:
-    of_answer = isinstance(event, ResponseStart | ResponseChunk | ResponseEnd)
-    return of_answer and event.request_id == request_id
-
-
-def _ring(arrived: asyncio.Future[None]) -> None:
-    if not arrived.done():
-        arrived.set_result(None)
 
 
 def _ends(event: AgentErrorEvent) -> bool:

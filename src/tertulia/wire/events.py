@@ -183,7 +183,7 @@ class AgentReady(AgentEvent, type="agent.ready"):
 
 
 class AgentErrorEvent(AgentEvent, type="agent.error", kept=True):
-    """Something went wrong; after a fatal error the session ends."""
+    """Something went wrong. A fatal error ends the session, unless it says it has `recovered`."""
 
     message: str
     severity: Severity = "warning"

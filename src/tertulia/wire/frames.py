@@ -34,9 +34,12 @@ def decode(data: bytes | str, limit: int = MAX_FRAME) -> LiveEvent:
 
     Keys that its class does not have are ignored. Raises InvalidFrame, which says what is wrong.
     """
-    if len(data) > limit:
+    size = len(data)
+    if isinstance(data, str) and size * 4 > limit:
+        size = len(data.encode(errors="replace"))
+    if size > limit:
         raise InvalidFrame(
-            f"the frame has {len(data):,} bytes; the limit is {limit:,}", code="too_large"
+            f"the frame has {size:,} bytes; the limit is {limit:,}", code="too_large"
         )
     try:
         return decoder().decode(data)

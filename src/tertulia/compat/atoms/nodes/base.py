@@ -123,7 +123,7 @@ class CrewNode(Node):
         """Of the exceptions of `process_event`."""
         return "fatal"
 
-    async def _failed(self, error: BaseException, where: str) -> None:
+    async def _failed(self, error: BaseException, where: str, **more: Any) -> None:
         log.error("%s.%s failed", self.name, where, exc_info=error)
         kind = type(error).__name__
         severity: Severity = "warning" if self._error_severity() == "warning" else "fatal"

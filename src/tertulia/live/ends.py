@@ -1,0 +1,42 @@
+"""How the answers of agents end, in the log and for the client."""
+
+from __future__ import annotations
+
+from tertulia import events as facts
+from tertulia.events import Event
+from tertulia.session import Session
+from tertulia.wire.events import ResponseEnd
+
+ENDS = {
+    facts.TURN_COMPLETED: (False, False),
+    facts.TURN_INTERRUPTED: (True, False),
+    facts.TURN_FAILED: (True, True),
+    facts.TURN_ABANDONED: (True, True),
+}
+"""How a turn ended: whether its answer was cut off, and whether it is no part of the history."""
+_PREFIX = "turn-"
+
+
+def request_id_of(turn: int) -> str:
+    """The id of the answer that an agent gives in a turn."""
+    return f"{_PREFIX}{turn}"
+
+
+def turn_of(request_id: str | None) -> int | None:
+    """The turn in which an agent gives an answer; None for the answers of other nodes."""
+    given = (request_id or "").removeprefix(_PREFIX)
+    return int(given) if given != request_id and given.isdecimal() and given.isascii() else None
+
+
+async def end_of(session: Session, turn: int) -> Event | None:
+    """How and where a turn ended, if it has."""
+    found = await session.events(since=turn, types=list(ENDS))
+    return next((event for event in found if event.turn == turn), None)
+
+
+def end_event(ended: Event) -> ResponseEnd:
+    """The end of the answer of a turn, as the client is told of it."""
+    cut, dropped = ENDS[ended.type]
+    return ResponseEnd(
+        request_id=request_id_of(ended.turn), interrupted=cut, discarded=dropped, direction="out"
+    )
