@@ -235,12 +235,7 @@ async def test_a_client_that_left_for_good_comes_back_to_the_same_conversation(
         assert len(await said_in(server, first.session_id)) == 4
 
 
-_NEVER_ENDS = pytest.mark.xfail(
-    strict=True, reason="the sink leaves out the end of an answer that the log does not take"
-)
-
-
-@pytest.mark.parametrize("node", [pytest.param("output", marks=_NEVER_ENDS), "agent"])
+@pytest.mark.parametrize("node", NODES)
 async def test_an_answer_that_is_too_long_for_the_log_has_an_end(tmp_path: Path, node: str) -> None:
     async with served(tmp_path, node) as server, LiveClient(server.url) as client:
         async with asyncio.timeout(12):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from tests.client.plain_server import Guest, answer_all, serving
 
-from tertulia.client import LiveClient, Reconnect
+from tertulia.client import LiveClient, Reconnect, UnknownEvent
 from tertulia.errors import (
     ConnectionDenied,
     ConnectionEnded,
@@ -17,7 +17,7 @@ from tertulia.errors import (
     LiveError,
     UsageError,
 )
-from tertulia.wire.events import AgentLog, AgentSpeak, LiveEvent, ResponseStart
+from tertulia.wire.events import AgentLog, AgentSpeak, ResponseStart
 
 
 async def test_the_chat_sequence_works_with_a_server_without_positions() -> None:
@@ -47,14 +47,15 @@ async def test_an_event_of_an_unknown_type_comes_with_all_its_fields() -> None:
     async def handler(guest: Guest) -> None:
         await guest.hear()
         await guest.tell("agent.ready", session_id="s", seq=3)
-        await guest.tell("shop.card", title="Tea", seq=4)
+        await guest.tell("shop.card", id="e1", session_id=7, title="Tea", seq=4)
         await guest.hear()
 
     async with serving(handler) as url, LiveClient(url) as client:
         event = await anext(client.events())
-        assert type(event) is LiveEvent
-        assert event.metadata == {"type": "shop.card", "timestamp": "t", "title": "Tea", "seq": 4}
-        assert client.seq == 4
+        assert isinstance(event, UnknownEvent)
+        assert (event.type, event.fields) == ("shop.card", {"title": "Tea"})
+        assert (event.timestamp, event.seq, client.seq) == ("t", 4, 4)
+        assert (event.id, event.session_id) == ("e1", None)
 
 
 async def test_what_comes_before_ready_is_not_lost() -> None:

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from tertulia.cli import texts
+from tertulia.client import State, UnknownEvent
 from tertulia.wire.events import (
     AgentErrorEvent,
     AgentEvent,
@@ -39,6 +40,7 @@ class Screen:
         self._terminal = sys.stdin.isatty()
         self._open = False
         self._asking = False
+        self._lost = False
         self._answer: list[str | None] = []
         self._ended: deque[str | None] = deque(maxlen=64)
         self._shown = asyncio.Event()
@@ -78,6 +80,15 @@ class Screen:
         """A line that nobody said."""
         self._alone(click.style(f"  {texts.short(text, 2 * texts.WIDTH)}", dim=True))
 
+    def state(self, state: State, why: str) -> None:
+        """Say, beside the conversation, when the connection is lost and when it is back."""
+        if state == "waiting":
+            self._aside(f"connection lost, coming back … ({why})")
+            self._lost = True
+        elif state == "open" and self._lost:
+            self._aside("connected again")
+            self._lost = False
+
     def end(self) -> None:
         """Begin a new line if there is something on this one."""
         if self._open:
@@ -97,7 +108,7 @@ class Screen:
             self.note(f"{event.name} {_json(event.payload)}")
         elif isinstance(event, EndCall):
             self.note("(the agent ended the conversation)")
-        elif type(event) is LiveEvent or isinstance(event, AgentEvent):
+        elif isinstance(event, UnknownEvent | AgentEvent):
             self._show_other(event)
 
     def _show_answer(self, event: ResponseStart | ResponseChunk | ResponseEnd) -> None:
@@ -110,19 +121,25 @@ class Screen:
             self._text(event.text)
         else:
             self.end()
-            if event.interrupted:
-                self.note("(stopped)")
+            if event.discarded or event.interrupted:
+                self.note("(failed)" if event.discarded else "(stopped)")
             if event.request_id in self._answer:
                 self._answer.remove(event.request_id)
             self._ended.append(event.request_id)
             self._shown.set()
 
     def _show_other(self, event: LiveEvent) -> None:
-        told = event.metadata or {} if type(event) is LiveEvent else msgspec.to_builtins(event)
-        kind = str(told.get("type", event.type))
-        if not kind.startswith(_QUIET) and not isinstance(event, TranscriptUpdate):
-            own = {name: value for name, value in told.items() if name not in (*_BASE, "type")}
-            self.note(f"{kind} {_json(own)}")
+        if event.type.startswith(_QUIET) or isinstance(event, TranscriptUpdate):
+            return
+        told = event.fields if isinstance(event, UnknownEvent) else msgspec.to_builtins(event)
+        own = {name: value for name, value in told.items() if name not in (*_BASE, "type")}
+        self.note(f"{event.type} {_json(own)}")
+
+    def _aside(self, text: str) -> None:
+        if sys.stdout.isatty():
+            self._leave_prompt()
+            self.end()
+        click.echo(click.style(f"  {texts.short(text, 2 * texts.WIDTH)}", dim=True), err=True)
 
     def _text(self, text: str) -> None:
         self._leave_prompt()

@@ -52,10 +52,16 @@ def connect(
     stops the answer, a second one leaves; the end of input leaves after the last answer. A
     connection that is lost comes back by itself.
     """
+    screen = Screen()
     client = LiveClient(
-        url, token=token, session_id=session, after=after, variables=_pairs(variables)
+        url,
+        token=token,
+        session_id=session,
+        after=after,
+        variables=_pairs(variables),
+        on_state=screen.state,
     )
-    asyncio.run(_Talk(client, url).go())
+    asyncio.run(_Talk(client, url, screen).go())
 
 
 def _pairs(variables: tuple[str, ...]) -> dict[str, str]:
@@ -68,10 +74,10 @@ def _pairs(variables: tuple[str, ...]) -> dict[str, str]:
 class _Talk:
     """One conversation, from connecting to leaving."""
 
-    def __init__(self, client: LiveClient, url: str) -> None:
+    def __init__(self, client: LiveClient, url: str, screen: Screen) -> None:
         self._client = client
         self._url = _shown(url)
-        self._screen = Screen()
+        self._screen = screen
         self._lines = Lines(sys.stdin.fileno())
         self._work: asyncio.Task[None] | None = None
         self._interrupting: asyncio.Task[None] | None = None
@@ -118,12 +124,15 @@ class _Talk:
 
     async def _say(self, line: str) -> None:
         self._answering = True
+        answer = self._client.ask(line)
         try:
-            reply = await self._client.say(line)
+            reply = await answer.whole()
             await self._screen.answered(reply.request_id)
         except LiveError as error:
             if type(error) is not LiveError:
                 raise
+            if answer.request_id is not None:
+                await self._screen.answered(answer.request_id)
         finally:
             self._answering = False
             self._interrupting = None

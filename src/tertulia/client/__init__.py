@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tertulia.client.asking import AnswerStream, Piece, Reply
-from tertulia.client.client import LiveClient
+from tertulia.client.client import LiveClient, State
 from tertulia.client.policy import Reconnect
+from tertulia.client.unknown import UnknownEvent
 
-__all__ = ["AnswerStream", "LiveClient", "Piece", "Reconnect", "Reply"]
+__all__ = ["AnswerStream", "LiveClient", "Piece", "Reconnect", "Reply", "State", "UnknownEvent"]

@@ -68,6 +68,9 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
         self.reply: Reply | None = None
         self._error: LiveError | None = None
+        self._why = "the answer failed, and is no part of the history"
+        self.request_id: str | None = None
+        """The id of the answer, once it has begun."""
 
     @property
     def over(self) -> bool:
@@ -80,19 +83,20 @@ class Answer:
             return
         if isinstance(event, ResponseStart):
             self._parts, self._size, self._given = [], 0, 0
+            self.request_id = event.request_id
         elif isinstance(event, ResponseChunk):
             self._parts.append(event.text)
             self._size += len(event.text)
             if self._size > ANSWER_LIMIT:
                 self.fail(LiveError(f"the answer is longer than {ANSWER_LIMIT:,} characters"))
         elif isinstance(event, ResponseEnd) and event.discarded:
-            self.fail(
-                LiveError("the answer failed, and is no part of the history; see agent.error")
-            )
+            self.fail(LiveError(self._why))
         elif isinstance(event, ResponseEnd):
             self.reply = Reply(self._text(), event)
         elif isinstance(event, AgentErrorEvent):
-            self.fail(LiveError(event.message))
+            self._why = event.message
+            if event.severity == "fatal":
+                self.fail(LiveError(event.message))
         self._wake()
 
     def fail(self, error: LiveError) -> None:
@@ -146,6 +150,11 @@ class AnswerStream(AsyncIterator[Piece]):
     def reply(self) -> Reply | None:
         """The whole answer; None before its end."""
         return self._answer.reply if self._answer is not None else None
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the answer; None before it has begun."""
+        return self._answer.request_id if self._answer is not None else None
 
     def __aiter__(self) -> AnswerStream:
         return self

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -38,6 +38,9 @@ from tertulia.wire.frames import MAX_FRAME, encode
 
 E = TypeVar("E", bound=LiveEvent)
 
+State = Literal["connecting", "open", "waiting", "closed"]
+"""Of a client: "waiting" is between a lost connection and the next, "closed" is for good."""
+
 
 class LiveClient:
     """A live session, from outside: say something, hear the answer, follow its events.
@@ -50,7 +53,8 @@ class LiveClient:
 
     ``session_id`` and ``after`` go on with an earlier session after a position, ``variables`` and
     ``caller`` are what a new one begins with, ``token`` is sent as a bearer token. ``reconnect``
-    is False, or how often to try; ``size`` is how many events may wait in `events`. A client
+    is False, or how often to try; ``size`` is how many events may wait in `events`. ``on_state`` is
+    called soon after with each new `state` and with why, as text. A client
     belongs to the event loop it was entered in. Raises InvalidInput.
     """
 
@@ -65,6 +69,7 @@ class LiveClient:
         caller: dict[str, Any] | None = None,
         reconnect: bool | Reconnect = True,
         size: int = SIZE,
+        on_state: Callable[[State, str], None] | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
@@ -80,6 +85,8 @@ class LiveClient:
         self._merger = Merger(after)
         self._outbox = Outbox()
         self._waiting = WaitingEvents(size)
+        self._on_state = on_state
+        self._state: State = "connecting"
         self._sending = asyncio.Lock()
         self._linked = asyncio.Event()
         self._link: Link | None = None
@@ -110,6 +117,11 @@ class LiveClient:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._error is None and self._linked.is_set()
+
+    @property
+    def state(self) -> State:
+        """Where it is between connecting and the end; `on_state` is told of each change."""
+        return self._state
 
     @property
     def dropped(self) -> int:
@@ -183,9 +195,9 @@ class LiveClient:
         """Every event that comes, once and in order; for one reader at a time.
 
         It ends with the session or the client, and raises LiveError when the connection is lost
-        for good. An event of a type that is not known here is a plain `LiveEvent` with all its
-        fields as `metadata`. An answer that begins anew in other words starts again, with
-        `resumed`. What this client sent itself is left out. Raises UsageError while another waits.
+        for good. An event of a type that is not known here is an `UnknownEvent`. An answer that
+        begins anew in other words starts again, with `resumed`. What this client sent itself is
+        left out. Raises UsageError while another waits.
         """
         return self._waiting.reader()
 
@@ -202,6 +214,7 @@ class LiveClient:
         self._merger.connected(link.ready)
         self._outbox.confirm(link.ready.received)
         self._link = link
+        self._become("open")
         return link
 
     async def _run(self, link: Link) -> None:
@@ -218,7 +231,8 @@ class LiveClient:
 
     async def _read(self, link: Link) -> Ending:
         """Take what comes until the connection is over; meanwhile send again what may be lost."""
-        sending = asyncio.create_task(self._send_again(link), name="tertulia live client: again")
+        again = self._send_again(link, self._outbox.again())
+        sending = asyncio.create_task(again, name="tertulia live client: again")
         try:
             for event in link.early:
                 await self._came(event)
@@ -231,8 +245,8 @@ class LiveClient:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
-    async def _send_again(self, link: Link) -> None:
-        for event in self._outbox.again():
+    async def _send_again(self, link: Link, events: list[LiveEvent]) -> None:
+        for event in events:
             await link.send(event)
         self._linked.set()
 
@@ -244,6 +258,7 @@ class LiveClient:
         if self._policy is None or self._session_id is None:
             raise ConnectionLost(f"the connection was lost: {ending}", code=ending.code)
         last = str(ending)
+        self._become("waiting", last)
         since = self._since = self._since or self._clock.monotonic()
         while self._attempts < self._policy.attempts:
             self._attempts += 1
@@ -302,6 +317,13 @@ class LiveClient:
         if self._error is not None:
             return
         self._error = error
+        self._become("closed", str(error))
         self._waiting.finish(None if ended else error)
         self._outbox.fail(error)
         self._linked.set()
+
+    def _become(self, state: State, why: str = "") -> None:
+        if state != self._state:
+            self._state = state
+            if self._on_state is not None:
+                asyncio.get_running_loop().call_soon(self._on_state, state, why)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from tertulia.client.unknown import unknown
 from tertulia.errors import (
     ConnectionDenied,
     ConnectionEnded,
@@ -189,18 +189,11 @@ async def _receive(socket: ClientConnection) -> LiveEvent | Ending:
     try:
         return decode(data, FRAME_LIMIT)
     except InvalidFrame as error:
-        return _unknown(data, error)
+        if error.code not in ("unknown_type", "invalid_field"):
+            raise LiveError(f"the server does not speak this protocol: {error}") from None
+        return unknown(data)
 
 
 def _ending(error: Any) -> Ending:
     received = error.rcvd
     return Ending(received.code, received.reason) if received is not None else Ending(1006)
-
-
-def _unknown(data: bytes | str, error: InvalidFrame) -> LiveEvent:
-    """An event of a type that this process does not know: plain, with all of it as metadata."""
-    if error.code not in ("unknown_type", "invalid_field"):
-        raise LiveError(f"the server does not speak this protocol: {error}") from None
-    fields: dict[str, Any] = cast("dict[str, Any]", json.loads(data))
-    seq = fields.get("seq")
-    return LiveEvent(seq=seq if isinstance(seq, int) else None, metadata=fields)

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tertulia.wire.events import (
+    AgentLog,
     AgentReady,
     LiveEvent,
     ResponseChunk,
@@ -23,14 +24,26 @@ OPEN_ANSWERS = 64
 """How many answers may be open at once; of more the oldest is forgotten."""
 ENDED_ANSWERS = 256
 """How many ended answers are remembered, so that none is told again."""
+WAITS = "approval.requested"
+"""The note that an answer waits for a person: it ends for now, and may go on later."""
+
+
+def request_of(event: LiveEvent) -> str | None:
+    """The id of the request that the server says an answer is for."""
+    named = (event.metadata or {}).get("request")
+    return named if isinstance(named, str) else None
 
 
 class _Text:
     """What was told of one answer that is open."""
 
-    __slots__ = ("_parts", "repeated", "size")
+    __slots__ = ("_parts", "repeated", "request", "size", "waits")
 
-    def __init__(self) -> None:
+    def __init__(self, request: str | None) -> None:
+        self.request = request
+        """What it is the answer to, where the server says so."""
+        self.waits = False
+        """It waits for a person, and goes on later."""
         self._parts: list[str] = []
         self.size = 0
         self.repeated: int | None = None
@@ -59,7 +72,8 @@ class Merger:
         """The highest position in the log that came; None before there was any."""
         self._floor = after
         self._open: dict[str | None, _Text] = {}
-        self._ended: dict[str, None] = {}
+        self._ended: dict[str, str | None] = {}
+        """Those that have ended, and the requests they were for."""
 
     def connected(self, ready: AgentReady) -> None:
         """Begin with another connection.
@@ -84,18 +98,24 @@ class Merger:
             return self._chunk(event)
         if isinstance(event, ResponseEnd):
             return self._end(event)
+        if isinstance(event, AgentLog) and event.name == WAITS:
+            for text in self._open.values():
+                text.waits = True
         return (event,)
 
     def _start(self, event: ResponseStart) -> Iterable[LiveEvent]:
-        known = event.request_id
+        known, request = event.request_id, request_of(event)
         if known in self._ended:
-            return ()
+            before = self._ended[known]
+            if request is None or before is None or request == before:
+                return ()
+            del self._ended[known]  # another request lets it go on
         if known is not None and known in self._open:
             self._open[known].repeated = 0
             return ()
         if len(self._open) >= OPEN_ANSWERS:
             del self._open[next(iter(self._open))]
-        self._open[known] = _Text()
+        self._open[known] = _Text(request)
         return (event,)
 
     def _chunk(self, event: ResponseChunk) -> Iterable[LiveEvent]:
@@ -127,10 +147,10 @@ class Merger:
         if event.request_id in self._ended:
             return ()
         text = self._open.pop(event.request_id, None)
-        if event.request_id is not None:
+        if event.request_id is not None and not (text is not None and text.waits):
             if len(self._ended) >= ENDED_ANSWERS:
                 del self._ended[next(iter(self._ended))]
-            self._ended[event.request_id] = None
+            self._ended[event.request_id] = request_of(event) or (text and text.request)
         if text is not None and text.repeated is not None and text.repeated < text.size:
             return (*_anew(event, text.all()[: text.repeated]), event)
         return (event,)

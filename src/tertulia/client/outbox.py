@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tertulia.client.asking import Answer
+from tertulia.client.merging import request_of
 from tertulia.errors import LiveError
 from tertulia.wire.events import (
     AgentErrorEvent,
@@ -51,6 +52,8 @@ class Outbox:
         self._own: dict[str, None] = {}
         self._answers: dict[str | None, Sent] = {}
         """The requests whose answers are being given, by the id of the answer."""
+        self._names = False
+        """The server says which request an answer is for, so no other answer is for one of ours."""
         self._error_follows = False
         """An answer has just ended as failed, and why is still to be told."""
 
@@ -89,18 +92,20 @@ class Outbox:
         return [sent.event for sent in self._sent]
 
     def begin(self, start: ResponseStart) -> Sent | None:
-        """The request that an answer is for: by its id, else the oldest without an answer.
+        """The request that an answer is for, if it is one of ours.
 
-        Where none is without, it is the oldest that had to be sent again: its answer began anew.
+        It is the one that the answer names. Of a server that never names one, it is the oldest
+        without an answer; where none is without, the oldest that had to be sent again: its answer
+        began anew. An answer that began earlier is for none that was not sent before it was lost.
         """
         known = start.request_id
-        asked = [sent for sent in self._sent if sent.asks]
-        found = (
-            (self._answers.get(known) if known is not None else None)
-            or next((sent for sent in asked if known and sent.event.id == known), None)
-            or next((sent for sent in asked if sent.answer is _NONE), None)
-            or next((sent for sent in asked if sent.repeated), None)
-        )
+        found = self._named(start)
+        if found is None and not self._names:
+            asked = [sent for sent in self._sent if sent.asks]
+            asked = [sent for sent in asked if sent.repeated or not start.resumed]
+            found = next((sent for sent in asked if sent.answer is _NONE), None) or next(
+                (sent for sent in asked if sent.repeated), None
+            )
         self._error_follows = False
         if found is not None:
             self._drop(found)
@@ -110,7 +115,7 @@ class Outbox:
 
     def end(self, event: ResponseEnd) -> Sent | None:
         """The answer has ended: its request, all before it, and what interrupted it are done."""
-        found = self._answers.pop(event.request_id, None)
+        found = self._answers.pop(event.request_id, None) or self._named(event)
         if found is None or found not in self._sent:
             return found
         place = self._sent.index(found)
@@ -119,6 +124,19 @@ class Outbox:
             del after[0]
         self._sent = [sent for sent in before if sent.asks] + after
         return found
+
+    def _named(self, event: ResponseStart | ResponseEnd) -> Sent | None:
+        """The request of ours that an event of an answer names, or that has the answer already."""
+        name = request_of(event)
+        self._names = self._names or name is not None
+        known = event.request_id if name is None else None
+        if known is not None and known in self._answers:
+            return self._answers[known]
+        return self._asked(name or known)
+
+    def _asked(self, name: str | None) -> Sent | None:
+        """The request with an id."""
+        return next((s for s in self._sent if s.asks and s.event.id == name and name), None)
 
     def _drop(self, sent: Sent) -> None:
         """The answer that it has is no longer for it."""
@@ -133,8 +151,8 @@ class Outbox:
             sent = self._answers.get(event.request_id)
         elif isinstance(event, ResponseEnd):
             sent = self.end(event)
-        elif isinstance(event, AgentErrorEvent) and event.severity == "fatal":
-            sent = self._failed()
+        elif isinstance(event, AgentErrorEvent):
+            sent = self._failed(event)
         else:
             return
         if sent is not None and sent.answer_to is not None:
@@ -142,11 +160,17 @@ class Outbox:
                 self._error_follows = event.discarded and not sent.answer_to.over
             sent.answer_to.take(event)
 
-    def _failed(self) -> Sent | None:
-        """What a fatal error is about: an answer that has begun, or one that was to begin.
+    def _failed(self, error: AgentErrorEvent) -> Sent | None:
+        """What an error is about: the answer that it names.
 
-        It may also come behind the end of the answer that failed, and then it is about none.
+        A fatal one that names none is about an answer that has begun, or one that was to begin. It
+        may also come behind the end of the answer that failed, and then it is about none.
         """
+        named = error.payload.get("request_id")
+        if isinstance(named, str):
+            return self._answers.get(named) or self._asked(named)
+        if error.severity != "fatal":
+            return None
         waiting = [sent for sent in self._sent if sent.answer_to is not None]
         begun = next((sent for sent in waiting if sent.answer is not _NONE), None)
         follows, self._error_follows = self._error_follows and begun is None, False
