@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
-
 from tertulia.client import LiveClient
 from tertulia.server.demo import Command, NodeWorks
 from tertulia.wire.events import LiveEvent
@@ -75,7 +73,6 @@ async def test_words_are_counted_and_an_order_changes_the_agent(tmp_path: Path) 
         ]
 
 
-@pytest.mark.xfail(reason="a context that was kept in a turn comes back in place of a newer one")
 async def test_words_that_were_counted_outlive_a_restart(tmp_path: Path) -> None:
     with demo(tmp_path, 0) as base:
         session_id, _ = await talked(base, "My name is Ada.", "order two coffees", "/words")

@@ -106,14 +106,18 @@ class Answering(Node):
         if self.session.handed_off:
             not_answered(self.session, request)
             return
+        await self._answer(request)
+
+    async def _answer(self, request: LLMRequest) -> None:
+        """Give one answer, which an interruption can stop."""
         self._answering = True
         try:
-            await self._answer(request)
+            await self._give_answer(request)
         finally:
             self._answering = False
 
     @abstractmethod
-    async def _answer(self, request: LLMRequest) -> None:
+    async def _give_answer(self, request: LLMRequest) -> None:
         """Give one answer."""
 
 
@@ -138,7 +142,7 @@ class OutputNode(Answering):
         """
         ...
 
-    async def _answer(self, request: LLMRequest) -> None:
+    async def _give_answer(self, request: LLMRequest) -> None:
         request_id = self._request_id = self._newest = _id_of(request)
         asked = {"request": request.id}
         await self.send_event(ResponseStart(request_id=request_id, metadata=asked))
@@ -248,7 +252,7 @@ class AgentNode(Answering):
             return
         await super().process_event(event)
 
-    async def _answer(self, request: LLMRequest) -> None:
+    async def _give_answer(self, request: LLMRequest) -> None:
         await self._take_in(request)
         conversation = self.session.conversation
         row = await conversation._row()  # pyright: ignore[reportPrivateUsage]

@@ -109,7 +109,7 @@ class Telephony:
             return
         if auth is not None and auth != "off":
             raise ConfigurationError(
-                "clients of this server show a token, and phone calls would need none: set"
+                "clients of this server show a token, so phone calls must be signed: set"
                 " TERTULIA_TELEPHONY_TOKEN to the auth token of your carrier's account"
             )
         if is_loopback(host):
