@@ -30,10 +30,10 @@ EAGER = Reconnect(attempts=2_000, within=50, first=0.005, most=0.2)
 NODES = ("output", "agent")
 
 
-def command(port: int, store: str) -> list[str]:
+def command(port: int, store: str, app: Path = APP) -> list[str]:
     """What serves the application on a port of this machine."""
     options = ["--port", str(port), "--store", store]
-    return [sys.executable, "-m", "tertulia", "serve", str(APP), *options]
+    return [sys.executable, "-m", "tertulia", "serve", str(app), *options]
 
 
 def free_port() -> int:
@@ -46,9 +46,10 @@ def free_port() -> int:
 class Served:
     """The application of `live_app.py`, with a store that outlives its process."""
 
-    def __init__(self, folder: Path, node: str, **env: str) -> None:
+    def __init__(self, folder: Path, node: str, app: Path = APP, **env: str) -> None:
         self.port = free_port()
         self.store = f"sqlite:///{folder / 'store.db'}"
+        self._app = app
         self._log = folder / "server.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
         self._env = {**kept, "NODE": node, **env}
@@ -66,7 +67,7 @@ class Served:
     async def start(self) -> None:
         """Start it, and wait until it serves."""
         with self._log.open("ab") as log:
-            words = command(self.port, self.store)
+            words = command(self.port, self.store, self._app)
             process = subprocess.Popen(words, env=self._env, stdout=log, stderr=log)
         self._process = process
         while True:
@@ -87,9 +88,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, node: str, **env: str) -> AsyncGenerator[Served]:
+async def served(folder: Path, node: str, app: Path = APP, **env: str) -> AsyncGenerator[Served]:
     """A server, until the end of the block."""
-    server = Served(folder, node, **env)
+    server = Served(folder, node, app, **env)
     try:
         await server.start()
         yield server
@@ -165,7 +166,9 @@ async def network(port: int) -> AsyncGenerator[Network]:
 class Reader:
     """Reads all events of a client as the protocol says; objects to a gap and to a repetition."""
 
-    def __init__(self, client: LiveClient) -> None:
+    def __init__(self, client: LiveClient, *, goes_on: bool = False) -> None:
+        self._goes_on = goes_on
+        """An answer that has ended may go on later, under the same id."""
         self.answers: dict[str | None, str] = {}
         """The whole answers by their ids, in the order in which they ended."""
         self.notes: list[str] = []
@@ -183,6 +186,10 @@ class Reader:
             assert not self._task.done(), self._task
             self._news.clear()
             await self._news.wait()
+
+    async def over(self) -> None:
+        """Wait until nothing more comes. Raises what the connection ended with."""
+        await self._task
 
     async def stop(self) -> None:
         """Read no more. Raises what was wrong with what was read."""
@@ -210,7 +217,7 @@ class Reader:
             self.seqs.append(event.seq)
         if isinstance(event, ResponseStart):
             self.anew += event.request_id in self._texts
-            assert event.request_id not in self.answers, event
+            assert self._goes_on or event.request_id not in self.answers, event
             self._texts[event.request_id] = ""
         elif isinstance(event, ResponseChunk):
             assert event.offset == len(self._texts[event.request_id]), event
@@ -218,7 +225,7 @@ class Reader:
         elif isinstance(event, ResponseEnd):
             self.answers[event.request_id] = self._texts.pop(event.request_id)
         elif isinstance(event, AgentLog):
-            self.notes.append(str(event.payload["of"]))
+            self.notes += [str(event.payload["of"])] if event.name == "note" else []
 
 
 async def said_in(server: Served, session_id: str | None) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ OPEN_ANSWERS = 64
 ENDED_ANSWERS = 256
 """How many ended answers are remembered, so that none is told again."""
 WAITS = "approval.requested"
-"""The note that an answer waits for a person: it ends for now, and may go on later."""
+"""The note before the end of an answer that waits for a person, and may go on later."""
 
 
 def request_of(event: LiveEvent) -> str | None:
@@ -37,13 +37,11 @@ def request_of(event: LiveEvent) -> str | None:
 class _Text:
     """What was told of one answer that is open."""
 
-    __slots__ = ("_parts", "repeated", "request", "size", "waits")
+    __slots__ = ("_parts", "repeated", "request", "size")
 
     def __init__(self, request: str | None) -> None:
         self.request = request
         """What it is the answer to, where the server says so."""
-        self.waits = False
-        """It waits for a person, and goes on later."""
         self._parts: list[str] = []
         self.size = 0
         self.repeated: int | None = None
@@ -74,6 +72,8 @@ class Merger:
         self._open: dict[str | None, _Text] = {}
         self._ended: dict[str, str | None] = {}
         """Those that have ended, and the requests they were for."""
+        self._waits = False
+        """The next answer that ends waits for a person."""
 
     def connected(self, ready: AgentReady) -> None:
         """Begin with another connection.
@@ -99,8 +99,7 @@ class Merger:
         if isinstance(event, ResponseEnd):
             return self._end(event)
         if isinstance(event, AgentLog) and event.name == WAITS:
-            for text in self._open.values():
-                text.waits = True
+            self._waits = True
         return (event,)
 
     def _start(self, event: ResponseStart) -> Iterable[LiveEvent]:
@@ -147,7 +146,9 @@ class Merger:
         if event.request_id in self._ended:
             return ()
         text = self._open.pop(event.request_id, None)
-        if event.request_id is not None and not (text is not None and text.waits):
+        if self._waits and not event.interrupted:
+            self._waits = False
+        elif event.request_id is not None:
             if len(self._ended) >= ENDED_ANSWERS:
                 del self._ended[next(iter(self._ended))]
             self._ended[event.request_id] = request_of(event) or (text and text.request)
