@@ -18,7 +18,7 @@ from tertulia import settings as configured
 from tertulia.agents.runner import Runner
 from tertulia.doors import Outcome
 from tertulia.errors import InvalidInput, Unauthorized
-from tertulia.live.output import AgentNode
+from tertulia.live.agent import AgentNode
 from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
 from tertulia.server import api, pages
@@ -87,12 +87,7 @@ class AgentApp:
         """Where the WebSocket is."""
         self._heartbeat = _positive(heartbeat, "heartbeat")
         self._finish_in = _positive(finish_in, "finish_in", zero=True)
-        self._limits = Limits(
-            connections=int(_positive(max_connections, "max_connections")),
-            frame=int(_positive(max_frame, "max_frame")),
-            rate=None if rate is None else _positive(rate, "rate"),
-            init_in=_positive(init_in, "init_in"),
-        )
+        self._limits = _limits(max_connections, max_frame, rate, init_in)
         waiting = _positive(resume_for, "resume_for", zero=True)
         self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo), self.session_class)
         """The live sessions of this process."""
@@ -267,6 +262,15 @@ def _setup_of(setup: Setup | None, agent: Runner | None) -> Setup:
         await session.wait_until_complete()
 
     return answered_by_agent
+
+
+def _limits(connections: int, frame: int, rate: float | None, init_in: float) -> Limits:
+    return Limits(
+        connections=int(_positive(connections, "max_connections")),
+        frame=int(_positive(frame, "max_frame")),
+        rate=None if rate is None else _positive(rate, "rate"),
+        init_in=_positive(init_in, "init_in"),
+    )
 
 
 def _texts(value: Sequence[str] | str | None, name: str) -> tuple[str, ...] | str | None:
