@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from tertulia import Runtime
 from tertulia.live import AgentSession, Node, OutputNode, Settings
 from tertulia.live.link import Link
 from tertulia.wire.events import (
+    AgentReady,
     LiveEvent,
     LLMRequest,
     ResponseChunk,
@@ -134,6 +135,44 @@ class Client:
     async def _read(self) -> None:
         while await self.link.wait():
             self.take(1)
+
+
+class Merged:
+    """What a client makes of all its connections."""
+
+    def __init__(self) -> None:
+        self.after: int | None = None
+        self.texts: dict[str, str] = {}
+        self.ended: dict[str, str] = {}
+        self.seqs: list[int] = []
+        self.others: list[LiveEvent] = []
+
+    def take(self, events: Iterable[LiveEvent], *, first: bool = True) -> None:
+        """What came on one connection, from its `first` event on or from a later one."""
+        for number, event in enumerate(events):
+            ready = first and number == 0
+            assert isinstance(event, AgentReady) == ready, event
+            if ready:
+                self.after = event.seq if self.after is None else self.after
+                continue
+            if event.seq is not None:
+                assert not self.seqs or event.seq > self.seqs[-1], (event, self.seqs)
+                self.seqs.append(event.seq)
+                self.after = event.seq
+            self._take(event)
+
+    def _take(self, event: LiveEvent) -> None:
+        if isinstance(event, ResponseStart):
+            assert event.request_id not in self.ended, event
+            self.texts[event.request_id or ""] = ""
+        elif isinstance(event, ResponseChunk):
+            so_far = self.texts[event.request_id or ""]
+            assert event.offset == len(so_far), (event, so_far)
+            self.texts[event.request_id or ""] = so_far + event.text
+        elif isinstance(event, ResponseEnd):
+            self.ended[event.request_id or ""] = self.texts.pop(event.request_id or "")
+        else:
+            self.others.append(event)
 
 
 def chained(session: AgentSession, *nodes: Node) -> None:

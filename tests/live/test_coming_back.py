@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.live.talking import (
     Card,
     Client,
     Gate,
+    Merged,
     Recorder,
     Says,
     eventually,
@@ -41,43 +42,6 @@ from tertulia.wire.events import (
     SystemInit,
     TranscriptUpdate,
 )
-
-
-class Merged:
-    """What a client makes of all its connections."""
-
-    def __init__(self) -> None:
-        self.after: int | None = None
-        self.texts: dict[str, str] = {}
-        self.ended: dict[str, str] = {}
-        self.seqs: list[int] = []
-        self.others: list[LiveEvent] = []
-
-    def take(self, events: Iterable[LiveEvent]) -> None:
-        """What came on one connection, from its first event on."""
-        for number, event in enumerate(events):
-            assert isinstance(event, AgentReady) == (number == 0), event
-            if number == 0:
-                self.after = event.seq if self.after is None else self.after
-                continue
-            if event.seq is not None:
-                assert not self.seqs or event.seq > self.seqs[-1], (event, self.seqs)
-                self.seqs.append(event.seq)
-                self.after = event.seq
-            self._take(event)
-
-    def _take(self, event: LiveEvent) -> None:
-        if isinstance(event, ResponseStart):
-            assert event.request_id not in self.ended, event
-            self.texts[event.request_id or ""] = ""
-        elif isinstance(event, ResponseChunk):
-            so_far = self.texts[event.request_id or ""]
-            assert event.offset == len(so_far), (event, so_far)
-            self.texts[event.request_id or ""] = so_far + event.text
-        elif isinstance(event, ResponseEnd):
-            self.ended[event.request_id or ""] = self.texts.pop(event.request_id or "")
-        else:
-            self.others.append(event)
 
 
 class Counts(OutputNode):
