@@ -9,25 +9,30 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.cli.program import PROGRAM, Program, environment, read_until
 from tests.cli.test_terminal import Terminal
-from tests.client.serving import command, free_port
+from tests.client.serving import APP, command, free_port
+
+from tertulia.cli.connect_screen import Screen
+from tertulia.client import UnknownEvent
+from tertulia.wire.events import LiveEvent
 
 TOKEN = "s3cret-of-ana"
+BUSY = APP.with_name("busy_app.py")
 
 
 @contextmanager
-def serving(folder: Path, **env: str) -> Generator[str]:
-    """The application of the client's tests, in a process of its own; gives its URL."""
-    port = free_port()
-    log = (folder / "server.log").open("ab")
+def serving(folder: Path, app: Path = APP, port: int | None = None, **env: str) -> Generator[str]:
+    """An application of the client's tests, in a process of its own; gives its URL."""
+    port = port or free_port()
+    log = (folder / "server.log").open("wb")
     process = subprocess.Popen(
-        command(port, f"sqlite:///{folder / 'live.db'}"),
+        command(port, f"sqlite:///{folder / 'live.db'}", app),
         env=environment(folder, **env),
         stdout=log,
         stderr=log,
@@ -96,6 +101,49 @@ def test_the_last_line_comes_back_to_the_session_after_its_position(
         *["you> a 1", "agent> a.0 ", "you> b 1", "agent> b.0 "],
         *["you> c 1", "agent> c.0 "],
     ]
+
+
+def test_an_answer_that_failed_says_why_below_its_question(empty: Program, tmp_path: Path) -> None:
+    with serving(tmp_path, BUSY) as url:
+        printed = empty.ok("connect", url, stdin="q1\nfail\nq2\n", store=None)
+    begins = ("you> ", "agent> ", "error: ", "  (failed)")
+    talk = [line for line in printed.splitlines() if line.startswith(begins)]
+    assert [line.split()[0] for line in talk] == [
+        *["you>", "agent>"],
+        *["you>", "error:", "(failed)"],
+        *["you>", "agent>"],
+    ]
+    assert "the model is out of order" in talk[3]
+
+
+def test_a_lost_connection_and_its_return_are_told_beside_the_conversation(
+    empty: Program, tmp_path: Path
+) -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        with serving(tmp_path, port=port) as url:
+            process = stack.enter_context(empty.started("connect", url, store=None))
+            assert process.stdin is not None
+            assert process.stderr is not None
+            process.stdin.write("a 1\n")
+            process.stdin.flush()
+            read_until(process, "agent> a.0")
+        assert "connection lost, coming back" in process.stderr.readline()
+        with serving(tmp_path, port=port):
+            assert "connected again" in process.stderr.readline()
+            printed, complaints = process.communicate("b 2\n", timeout=30)
+    assert "agent> b.0 b.1" in printed
+    assert (process.returncode, complaints) == (0, "")
+
+
+async def test_an_event_of_an_unknown_type_is_shown_with_its_type_and_fields(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def events() -> AsyncIterator[LiveEvent]:
+        yield UnknownEvent(kind="shop.card", fields={"title": "Tea"}, seq=4)
+
+    await Screen().follow(events())
+    assert capsys.readouterr().out.strip() == 'shop.card {"title": "Tea"}'
 
 
 def test_the_end_of_input_without_a_line_is_the_end(empty: Program, url: str) -> None:
