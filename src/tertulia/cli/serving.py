@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -38,8 +39,26 @@ def serve(target: str, host: str, port: int, store: str) -> None:
     places.found(store, make=True)
     os.environ["TERTULIA_STORE"] = store  # also for what the file itself opens
     app = _app(target)
+    _check_free(host, port)
     click.echo(f"store: {app.runtime.store.url}", err=True)
     app.run(host=host, port=port)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises UsageError where nothing can be served at an address."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family) as tried:
+            if os.name == "posix":  # as servers do there: a connection that just ended is no matter
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be served at {host} port {port}: {error.strerror}; say another --port"
+            " (0 is any that is free) or --host"
+        ) from error
 
 
 def _app(target: str) -> Any:
