@@ -168,29 +168,28 @@ class SimulatedCaller:
 
         Raises ConnectionEnded when the call is over, and TimeoutError after `within` seconds.
         """
-        async with asyncio.timeout(within):
-            while True:
-                data = await self._received()
-                try:
-                    frame = decode_app(data)
-                except InvalidFrame as error:
-                    await self._refuse(str(error))
-                    continue
-                self._in_turn = 0
-                self.frames.append(frame)
-                if isinstance(frame, EndFrame):
-                    self.ended = frame
-                    await self.hangs_up()
-                return frame
+        try:
+            async with asyncio.timeout(within):
+                return await self._good_frame()
+        except TimeoutError:
+            came = f"the {len(self.frames)} before are in frames" if self.frames else "none came"
+            raise TimeoutError(
+                f"waited {within:g} s for the next frame of the application; {came}"
+            ) from None
 
     async def hears(self, within: float = PATIENCE) -> str:
         """The next text that the agent says, to its end; other frames wait in `frames`.
 
-        Raises as `frame`.
+        An answer that was interrupted has no end: what came of it before the interruption, and
+        was not read yet, is the beginning of what is heard next. Raises as `frame`.
         """
         heard: list[str] = []
         while True:
-            frame = await self.frame(within)
+            try:
+                frame = await self.frame(within)
+            except TimeoutError as error:
+                said = f"the agent said {''.join(heard)!r}, and no end of it came" if heard else ""
+                raise TimeoutError(said or f"the agent said nothing: {error}") from error
             if isinstance(frame, TextFrame):
                 heard.append(frame.token)
                 if frame.last:
@@ -206,6 +205,21 @@ class SimulatedCaller:
             return self.frames[before:]
 
     # -- inside
+
+    async def _good_frame(self) -> AppFrame:
+        while True:
+            data = await self._received()
+            try:
+                frame = decode_app(data)
+            except InvalidFrame as error:
+                await self._refuse(str(error))
+                continue
+            self._in_turn = 0
+            self.frames.append(frame)
+            if isinstance(frame, EndFrame):
+                self.ended = frame
+                await self.hangs_up()
+            return frame
 
     def _open(self) -> ClientConnection:
         if self._socket is None:
