@@ -79,6 +79,7 @@ async def test_what_comes_before_ready_is_not_lost() -> None:
         (4403, ConnectionDenied),
         (4409, ConnectionTaken),
         (1009, LiveError),
+        (4400, LiveError),
         (1012, ConnectionLost),
         (1013, ConnectionLost),
     ],

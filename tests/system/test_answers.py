@@ -87,7 +87,8 @@ async def test_an_answer_that_is_told_again_in_any_pieces_is_delivered_once(
         assert (kinds[0], kinds[-1]) == ("start", "end")
         assert set(kinds[1:-1]) <= {"chunk"}
         assert text_of(result["delivered"]) == text
-        assert result["last"] == {"requestId": "r", "text": text, "state": "done", "seq": 7}
+        last = {"requestId": "r", "request": None, "text": text, "state": "done", "seq": 7}
+        assert result["last"] == last
         assert result["suspects"] is False
 
 
@@ -141,3 +142,19 @@ async def test_an_open_answer_is_in_doubt_on_a_new_connection_until_it_goes_on(
     left, went_on = await taken(context, server, [cut, [*cut, start(resumed=True)]])
     assert left["suspects"] is True
     assert went_on["suspects"] is False
+
+
+async def test_an_answer_that_another_request_lets_go_on_begins_again(
+    context: BrowserContext, server: LiveServer
+) -> None:
+    def named(request: str, *events: Frame) -> list[Frame | None]:
+        return [{**event, "metadata": {"request": request}} for event in events]
+
+    events = named("r1", start(), chunk("One moment. ", 0), end())
+    again = named("r1", start(resumed=True), chunk("One moment. ", 0))
+    more = named("r2", start(), chunk("Pai", 0), chunk("d.", 3), end())
+    [repeated, went_on] = await taken(context, server, [[*events, *again], [*events, *more]])
+    assert text_of(repeated["delivered"]) == "One moment. "
+    assert (went_on["last"]["request"], went_on["last"]["text"]) == ("r2", "Paid.")
+    kinds = [event["type"].rsplit(".", 1)[1] for event in went_on["delivered"]]
+    assert kinds == ["start", "chunk", "end", "start", "chunk", "chunk", "end"]

@@ -206,6 +206,23 @@ async def test_an_agent_that_is_killed_in_the_middle_of_its_answer_gives_it_once
     ]
 
 
+async def test_a_question_asked_while_earlier_answers_are_told_again_has_its_own_answer(
+    context: BrowserContext, server: LiveServer
+) -> None:
+    page = await opened(context, server, variables={"agent": True})
+    for number in (3, 4):
+        await page.evaluate("(text) => live.say(text)", f"count {number}")
+        await answered(page, counted(number))
+    session_id = await page.evaluate("() => live.sessionId")
+    await page.close()
+    again = await opened(context, server, sessionId=session_id, after=0, variables={"agent": True})
+    request = await again.evaluate("() => live.say('count 5').request")
+    await answered(again, counted(5))
+    told = await answers(again)
+    assert [answer["text"] for answer in told] == [counted(3), counted(4), counted(5)]
+    assert [answer["request"] == request for answer in told] == [False, False, True]
+
+
 async def test_what_is_said_while_the_server_is_gone_arrives_once_and_in_order(
     context: BrowserContext, server: LiveServer
 ) -> None:

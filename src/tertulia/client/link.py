@@ -34,7 +34,7 @@ EARLY_EVENTS = 100
 """How many events may come before `agent.ready`; more are no session."""
 
 NORMAL, GOING_AWAY = 1000, 1001
-_TOO_LARGE, _DENIED, _TAKEN = 1009, (4401, 4403), 4409
+_TOO_LARGE, _INVALID, _DENIED, _TAKEN = 1009, 4400, (4401, 4403), 4409
 _LATER = (408, 425, 429)
 
 
@@ -55,6 +55,8 @@ class Ending(msgspec.Struct, frozen=True):
             return ConnectionTaken(f"a newer connection has this session now{told}", code=self.code)
         if self.code == _TOO_LARGE:
             return LiveError(f"the server refused a frame as too large{told}", code=self.code)
+        if self.code == _INVALID:
+            return LiveError(f"the server does not take the first frame{told}", code=self.code)
         return None
 
     def __str__(self) -> str:

@@ -2,7 +2,8 @@
  * The answers of a session, put together from their pieces, of which some may come again.
  *
  * @typedef {object} Answer
- * @property {string} requestId
+ * @property {string} requestId its id
+ * @property {string|null} request the id of the request that it is for, where the server says so
  * @property {string} text what there is of it
  * @property {"streaming" | "done" | "interrupted" | "lost"} state "lost": it is no part of the
  *   history, because it failed, or because the server was killed in the middle of it
@@ -26,9 +27,10 @@ export class Answers {
   take(event) {
     const requestId = event.request_id ?? "";
     const known = this.#answers.get(requestId);
-    const begins = event.type === START && (known === undefined || requestId === "");
+    const begins = event.type === START && (requestId === "" || isAnother(known, event));
     const answer = known === undefined || begins ? this.#add(requestId, event) : known;
     answer.suspect = false;
+    answer.request = requestOf(event) ?? answer.request;
     let events = [event];
     if (event.type === CHUNK) events = pieceOf(answer, event);
     if (event.type === END) events = endOf(answer, event);
@@ -40,7 +42,8 @@ export class Answers {
   }
 
   #add(requestId, { offset }) {
-    const answer = { requestId, text: "", state: "streaming", seq: null, told: null };
+    const answer = { requestId, request: null, text: "", state: "streaming", seq: null };
+    answer.told = null;
     answer.count = offset ?? 0; // of the code points: offsets count these, strings do not
     this.#answers.delete(requestId);
     this.#answers.set(requestId, answer);
@@ -67,8 +70,19 @@ export class Answers {
 }
 
 /** @returns {Answer} */
-function shown({ requestId, text, state, seq }) {
-  return { requestId, text, state, seq };
+function shown({ requestId, request, text, state, seq }) {
+  return { requestId, request, text, state, seq };
+}
+
+function requestOf({ metadata }) {
+  return metadata?.request ?? null;
+}
+
+/** Whether a start is not that of the answer which is known: another request lets it go on. */
+function isAnother(known, event) {
+  if (known === undefined) return true;
+  const [before, now] = [known.request, requestOf(event)];
+  return known.state === "done" && before !== null && now !== null && before !== now;
 }
 
 /**

@@ -32,7 +32,7 @@
 
 import { Answers } from "./answers.js";
 
-const FINAL = new Set([1000, 4401, 4403, 4409]); // closed for good: ended, refused, taken over
+const FINAL = new Set([1000, 4400, 4401, 4403, 4409]); // for good: ended, refused, taken over
 const KEPT = new Set(["agent.transcript.update", "system.user.dtmf"]); // sent until acknowledged
 const REQUEST = "system.llm.request"; // sent until its answer has ended
 const MAX_FRAME = 256 * 1024; // bytes
@@ -71,6 +71,7 @@ export class Live {
   #floor = 0; // what this connection was asked to start after
   #catching = false; // what was missed is still coming
   #joining = false;
+  #names = false; // the server says which request an answer is for
   #seen = new Recent();
   #sent = new Recent();
   #outgoing = []; // what waits, and what may have to go again: see send()
@@ -92,11 +93,10 @@ export class Live {
     this.#open();
   }
 
-  /** Say a text as the user, and ask for an answer. Returns the user's event. */
+  /** Say a text, and ask for an answer. Returns the user's event, and the id of the `request`. */
   say(text) {
     const said = this.send({ type: "agent.transcript.update", role: "user", content: text });
-    this.send({ type: REQUEST });
-    return said;
+    return { ...said, request: this.send({ type: REQUEST }).id };
   }
 
   /** Stop the answer that is being given; `heard` is what was heard of it, if that is known. */
@@ -305,7 +305,7 @@ export class Live {
   #answer(event) {
     const { events, answer, gap } = this.#answers.take(event);
     if (gap) return this.#again("a piece of an answer is missing");
-    this.#settle(event.type, answer.requestId);
+    this.#settle(event.type, answer);
     for (const each of events) this.#deliver(each);
     if (events.length > 0) call(this.#options.onAnswer, answer);
   }
@@ -345,13 +345,14 @@ export class Live {
     this.#outgoing = this.#outgoing.filter(({ asks }, place) => place > found || asks);
   }
 
-  /** An answer is for the oldest request that has none; with its end the request is done. */
-  #settle(type, requestId) {
-    const has = ({ answer }) => answer === requestId;
+  /** An answer is for the request it names, else the oldest; with its end the request is done. */
+  #settle(type, { requestId, request }) {
+    const has = ({ answer, event }) => answer === requestId || event.id === request;
     if (type.endsWith(".end")) this.#outgoing = this.#outgoing.filter((entry) => !has(entry));
-    if (!type.endsWith(".start") || this.#outgoing.some(has)) return;
-    const asked = this.#outgoing.find((each) => each.asks && each.times > 0 && !each.answer);
-    if (asked) Object.assign(asked, { answer: requestId, sent: true });
+    this.#names ||= request !== null;
+    const free = ({ asks, times, answer }) => !this.#names && asks && times > 0 && !answer;
+    const asked = this.#outgoing.find(has) ?? this.#outgoing.find(free);
+    if (asked && type.endsWith(".start")) Object.assign(asked, { answer: requestId, sent: true });
   }
 
   /** What was asked already is not asked again after something newer, nor for ever. */
