@@ -30,6 +30,7 @@ from tertulia.wire.events import (
 
 QUESTIONS = ("first", "second")
 ANSWERS = ["You said first.", "You said second."]
+LATE = range(0, 46, 2)
 FRAMES = 13
 """agent.ready; of each question a log, the start, three pieces and the end."""
 
@@ -48,10 +49,17 @@ class Echoing:
 
 
 class Counts(BackgroundNode):
-    """Notes each line of the user, in an event that is kept."""
+    """Notes each line of the user, in an event that is kept; late by so many passes of the loop,
+    so that it comes before the turn, in it, or between its end and that of the answer."""
+
+    def __init__(self, late: int = 0) -> None:
+        super().__init__()
+        self.late = late
 
     async def process_event(self, event: LiveEvent) -> None:
         if isinstance(event, TranscriptUpdate):
+            for _ in range(self.late):
+                await asyncio.sleep(0)
             await self.session.send_event(AgentLog(name=event.content))
 
 
@@ -59,9 +67,9 @@ class Filter(Node):
     """Lets everything through."""
 
 
-def nodes() -> tuple[Node, ...]:
+def nodes(late: int = 0) -> tuple[Node, ...]:
     """What answers."""
-    return Counts(), Filter(), AgentNode(Agent("a", model=Echoing()))
+    return Counts(late), Filter(), AgentNode(Agent("a", model=Echoing()))
 
 
 async def setup(session: AgentSession) -> None:
@@ -93,13 +101,18 @@ class Guest:
     @property
     def done(self) -> bool:
         """Whether it has all that it waits for."""
-        return len(self.merged.ended) == len(QUESTIONS) and not self.merged.texts
+        return len(self.merged.ended) == len(self.notes) == len(QUESTIONS)
+
+    @property
+    def notes(self) -> list[str]:
+        """What it got that was noted."""
+        return [event.name for event in self.merged.others if isinstance(event, AgentLog)]
 
     def check(self) -> None:
         """It got everything once."""
         assert list(self.merged.ended.values()) == ANSWERS
-        notes = [event.name for event in self.merged.others if isinstance(event, AgentLog)]
-        assert notes == list(QUESTIONS)
+        assert self.notes == list(QUESTIONS)
+        assert not self.merged.texts
 
 
 async def took(guest: Guest, client: Client, frames: int, *, calmly: bool) -> None:
@@ -118,6 +131,19 @@ async def took(guest: Guest, client: Client, frames: int, *, calmly: bool) -> No
         await eventually(lambda: len(client.link))
         guest.merged.take(client.take(1), first=number == 0)
         number += 1
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("calmly", [False, True])
+async def test_a_cut_after_any_frame_leaves_every_answer_once(late: int, calmly: bool) -> None:
+    for cut in range(1, FRAMES + 1):
+        guest = Guest()
+        async with live(*nodes(late), reading=False) as (session, first):
+            await took(guest, first, cut, calmly=calmly)
+            first.lose()
+            back = await Client(session).attach(guest.merged.after, again=True)
+            await took(guest, back, 1_000, calmly=calmly)
+            guest.check()
 
 
 @pytest.mark.parametrize("calmly", [False, True])
