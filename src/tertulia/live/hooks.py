@@ -101,11 +101,10 @@ class Hooks:
     def __init__(self, session: AgentSession) -> None:
         self._session = session
         self._hooks: list[Hook] = []
+        self.none = True
+        """Whether there is no hook at all."""
         self._by_type: dict[str, list[Hook]] = {}
         self._closed = False
-
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
 
     def on(self, name: str) -> Callable[[Handler], Handler]:
         """Register the decorated function for a name. Raises InvalidInput."""
@@ -124,6 +123,7 @@ class Hooks:
             raise InvalidInput(f"a hook is a function of (session, event), not {fn!r}")
         _warn_of_unknown(name)
         self._hooks.append(Hook(name, fn))
+        self.none = False
         self._by_type.clear()
 
     def notify(self, event: LiveEvent) -> list[str]:

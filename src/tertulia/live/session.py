@@ -396,7 +396,7 @@ class AgentSession:
 
     def hooks_get(self, event: LiveEvent) -> None:
         """Hand an event to the hooks."""
-        if not self._hooks:
+        if self._hooks.none:
             return
         for name in self._hooks.notify(event):
             _log.warning("the hook %r takes too long; events for it are dropped", name)

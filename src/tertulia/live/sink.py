@@ -46,6 +46,7 @@ class Sink:
         self._worker: asyncio.Task[None] | None = None
         self._busy = False
         self._idle: asyncio.Event | None = None
+        self._closed = False
         self._cut: dict[str, None] = {}
 
     def link(self, *, joins: bool) -> None:
@@ -54,7 +55,7 @@ class Sink:
 
     def offer(self, event: LiveEvent) -> bool:
         """Take an event; False where one has to wait. After the end of the session it is lost."""
-        if self._session.complete or (self._seen is not None and event in self._seen):
+        if self._closed or (self._seen is not None and event in self._seen):
             return True
         if self._seen is not None:
             if len(self._inbox) >= self._inbox.size:
@@ -68,7 +69,9 @@ class Sink:
         if self._cut and isinstance(event, ResponseEnd) and event.request_id in self._cut:
             fill(event, "interrupted", True)
         if type(event) in _PLAIN and not self._busy:
-            session.client_gets(event)
+            link = session.presence.link
+            if link is not None:
+                link.offer(event)
             session.hooks_get(event)
             return True
         if not self._busy and not self._to_be_logged(event):
@@ -93,7 +96,8 @@ class Sink:
             del self._cut[next(iter(self._cut))]
 
     def stop(self) -> None:
-        """Take nothing more from the inbox."""
+        """Take nothing more, also not from the inbox."""
+        self._closed = True
         if self._worker is not None:
             self._worker.cancel()
 
