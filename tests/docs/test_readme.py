@@ -13,6 +13,7 @@ from tests.docs.serving import ADDRESS, served
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_APP = re.compile(r"^app = \w*App\(", re.MULTILINE)
 
 
 def blocks() -> list[tuple[str, str, str | None]]:
@@ -28,7 +29,7 @@ def blocks() -> list[tuple[str, str, str | None]]:
             line = text.count("\n", 0, match.start()) + 1
             place, code = f"{page.relative_to(ROOT)}:{line}", match[1]
             found.append((place, code, app if ADDRESS in code else None))
-            app = code if "AgentApp(" in code else app
+            app = code if _APP.search(code) else app
     return found
 
 
