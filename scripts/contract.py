@@ -62,6 +62,7 @@ FACTS: list[tuple[str, str, str, str]] = [
     ("an answer was cut", "turn.interrupted", "error", "agent.llm.response.end"),
     ("an answer failed", "turn.failed", "error", "agent.error"),
     ("an answer was left by a dead process", "turn.abandoned", "", "agent.llm.response.end"),
+    ("a client was told the end of an answer", "live.sent", "", "agent.llm.response.end"),
     ("the client was told something else that is kept", "live.sent", "", "agent.log"),
 ]
 """What happens, and its name in each place; empty where it is not told there."""
