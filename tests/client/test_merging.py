@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tertulia.client.merging import Merger
 from tertulia.wire.events import (
@@ -145,3 +146,27 @@ def test_an_answer_that_has_ended_is_not_told_again() -> None:
     told = [*begun("x", "yes"), ResponseEnd(request_id="x")]
     assert sum(len(list(merger.take(event))) for event in told) == 3
     assert sum(len(list(merger.take(event))) for event in told) == 0
+
+
+def of(request: str, *events: LiveEvent) -> list[LiveEvent]:
+    return [replace(event, metadata={"request": request}) for event in events]
+
+
+def test_an_answer_that_has_ended_goes_on_for_another_request() -> None:
+    merger = Merger()
+    told = [*begun("x", "yes"), ResponseEnd(request_id="x")]
+    for request, new in (("r1", 3), ("r1", 0), ("r2", 3), ("r2", 0)):
+        assert sum(len(list(merger.take(event))) for event in of(request, *told)) == new
+
+
+def test_an_answer_that_waits_for_an_approval_may_go_on_for_the_same_request() -> None:
+    merger = Merger()
+    waits = AgentLog(name="approval.requested", seq=4)
+    first = [*begun("x", "one moment"), ResponseEnd(request_id="x", seq=5)]
+    whole = [*begun("x", "one moment, done"), ResponseEnd(request_id="x", seq=9)]
+    told = [new for event in of("r1", waits, *first, *whole) for new in merger.take(event)]
+    assert [type(event) for event in told] == [
+        AgentLog,
+        *[ResponseStart, ResponseChunk, ResponseEnd] * 2,
+    ]
+    assert list(merger.take(of("r1", whole[0])[0])) == []

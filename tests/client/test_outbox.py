@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tertulia.client.asking import Answer
 from tertulia.client.outbox import SIZE, Outbox
+from tertulia.errors import LiveError
 from tertulia.wire.events import (
+    AgentErrorEvent,
     LiveEvent,
     LLMRequest,
     ResponseChunk,
@@ -77,6 +81,69 @@ def test_an_answer_that_names_its_request_is_for_that() -> None:
     outbox.hear(ResponseStart(request_id="r1"))
     outbox.hear(ResponseEnd(request_id="r1"))
     assert [answer.over for answer in answers] == [False, True]
+
+
+def named(kind: type[ResponseStart | ResponseEnd], answer: str, request: str) -> LiveEvent:
+    return kind(request_id=answer, metadata={"request": request})
+
+
+def test_an_answer_is_for_the_request_that_its_metadata_names_and_for_no_other() -> None:
+    outbox, answers = Outbox(), [Answer(), Answer()]
+    for number, answer in enumerate(answers):
+        outbox.add(asked(number), answer)
+    for name, request in (("turn-1", "somebody else's"), ("turn-2", "r1")):
+        outbox.hear(named(ResponseStart, name, request))
+        outbox.hear(ResponseChunk(text=name, request_id=name))
+        outbox.hear(named(ResponseEnd, name, request))
+    assert [answer.reply for answer in answers] == [None, "turn-2"]
+    outbox.hear(ResponseStart(request_id="turn-3"))
+    outbox.hear(ResponseEnd(request_id="turn-3"))
+    assert not answers[0].over
+
+
+def test_an_end_that_names_a_request_ends_it_also_where_its_start_did_not_come() -> None:
+    outbox, answer = Outbox(), Answer()
+    outbox.add(asked(1), answer)
+    outbox.hear(named(ResponseEnd, "turn-1", "r1"))
+    assert answer.reply == ""
+    assert ids(outbox) == []
+
+
+def test_an_answer_that_began_earlier_is_not_for_a_request_of_this_connection() -> None:
+    outbox, answer = Outbox(), Answer()
+    outbox.add(asked(1), answer)
+    outbox.hear(ResponseStart(request_id="turn-1", resumed=True))
+    outbox.hear(ResponseEnd(request_id="turn-1"))
+    assert not answer.over
+    assert ids(outbox) == ["r1"]
+    outbox.hear(ResponseStart(request_id="turn-2", resumed=True))
+    outbox.hear(ResponseEnd(request_id="turn-2"))
+    assert answer.reply is not None
+
+
+async def test_an_answer_that_failed_raises_what_its_own_error_says() -> None:
+    outbox, answers = Outbox(), [Answer(), Answer()]
+    for number, answer in enumerate(answers):
+        outbox.add(asked(number), answer)
+        outbox.hear(named(ResponseStart, f"turn-{number}", f"r{number}"))
+    for name, said in (("turn-1", "of mine"), ("turn-9", "of another")):
+        payload = {"request_id": name}
+        outbox.hear(AgentErrorEvent(message=said, severity="fatal", payload=payload))
+    outbox.hear(ResponseEnd(request_id="turn-1", discarded=True))
+    with pytest.raises(LiveError, match="of mine"):
+        await answers[1].whole()
+    assert not answers[0].over
+
+
+async def test_a_warning_about_an_answer_is_told_when_the_answer_is_discarded() -> None:
+    outbox, answer = Outbox(), Answer()
+    outbox.add(asked(1), answer)
+    outbox.hear(named(ResponseStart, "turn-1", "r1"))
+    outbox.hear(AgentErrorEvent(message="no model", payload={"request_id": "turn-1"}))
+    assert not answer.over
+    outbox.hear(ResponseEnd(request_id="turn-1", discarded=True))
+    with pytest.raises(LiveError, match="no model"):
+        await answer.whole()
 
 
 def test_a_request_that_is_sent_again_takes_another_answer_in_place_of_its_first() -> None:
