@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -12,34 +12,31 @@ from pathlib import Path
 
 ADDRESS = "127.0.0.1:8080"
 """Where the documents say that an app is."""
+_SERVES = re.compile(r"running on http://(127\.0\.0\.1:\d+) ")
 
 
 @contextmanager
 def served(app: str, folder: Path) -> Generator[str]:
     """Serve the text of an app.py on a free port; gives its address. It may log no error."""
     (folder / "app.py").write_text(app)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["-m", "tertulia", "serve", "app.py", "--port", str(port), "--store", "memory:"]
+    command = ["-m", "tertulia", "serve", "app.py", "--port", "0", "--store", "memory:"]
     log = folder / "server.log"
     with log.open("w") as stderr:
         server = subprocess.Popen([sys.executable, *command], cwd=folder, stderr=stderr)
         try:
-            _wait_for(port, server, log)
-            yield f"127.0.0.1:{port}"
+            yield _address(server, log)
         finally:
             server.terminate()
             server.wait(60)
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+    """Where the server says that it is, once it serves."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
+        said = _SERVES.search(log.read_text())
+        if said is not None:
+            return said[1]
+        time.sleep(0.05)
     raise AssertionError(f"the server did not start\n{log.read_text()}")
