@@ -149,6 +149,7 @@ async def test_what_setup_says_before_start_reaches_a_new_client(after: int | No
         client = await Client(session).attach(after)  # noqa: PLW2901
         await session.speak("hello before start")
         await session.send_event(Card(title="too"))
+        await settled(session)
         await session.start()
         client.read()
         await client.until(Card)
@@ -169,6 +170,7 @@ async def test_what_setup_says_before_start_reaches_a_client_that_comes_again(
             client.lose()
             client = await Client(session).attach(seen if after == 1_000 else after)  # noqa: PLW2901
             await session.speak("welcome back")
+            await settled(session)
             await session.start()
             client.read()
             await client.until(AgentSpeak)
