@@ -127,10 +127,6 @@ async def test_an_answer_that_waited_for_an_approval_goes_on_when_it_is_asked_fo
         await reader.stop()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a link drops the text of an answer that goes on, once it was told what it said before",
-)
 @pytest.mark.parametrize("place", PLACES)
 async def test_after_an_abort_at_any_frame_an_approved_answer_goes_on(
     tmp_path: Path, place: str

@@ -175,7 +175,7 @@ class AgentNode(Answering):
     ) -> None:
         """Tell what went wrong, and that the answer has ended."""
         if failed is not None:
-            await self._failed(failed, "answer", request_id=self._request_id)
+            await self._failed(failed, "answer", request_id=self._request_id or _id(request))
         if turn is not None:
             await self._end(turn)
         elif request is not None:
@@ -227,3 +227,7 @@ class AgentNode(Answering):
         told = TranscriptUpdate(role="assistant", content=cut)
         self.session.stamp(told, "in")
         await self.session.scribe.write([Said(told, heard=cut)], "in")
+
+
+def _id(request: LLMRequest | None) -> str | None:
+    return None if request is None else request.id

@@ -68,8 +68,13 @@ class Link:
             return
         if self.replaying:
             self._pass_by(event)
-        elif not self._has(event):
+            return
+        if self._given and isinstance(event, ResponseStart):
+            self._given.discard(event.request_id or "")  # it goes on: what comes is new
+        if not self._has(event):
             self.push(event)
+        if self._given and isinstance(event, ResponseEnd):
+            self._given.discard(event.request_id or "")
 
     def push(self, event: LiveEvent) -> None:
         """Send an event; a client that is too far behind is closed, and can come back."""

@@ -146,7 +146,7 @@ class OutputNode(Answering):
                         await self.send_event(ResponseChunk(text=piece, request_id=request_id))
             interrupted = False
         except Exception as error:
-            await self._failed(error, "generate_response")
+            await self._failed(error, "generate_response", request_id=request_id)
         finally:
             self._request_id = None
             await self.send_event(

@@ -147,7 +147,7 @@ class Presence:
                     told = ResponseChunk(text=text, request_id=answer.request_id, offset=0)
                     self._give(link, told)
         given = {answer.request_id for answer in session.answers.running if answer.given}
-        link.live(replay.position, replay.given | given)
+        link.live(replay.position, given)
 
     def _give(self, link: Link, event: LiveEvent) -> None:
         self._session.stamp(event, "out")

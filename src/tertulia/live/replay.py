@@ -122,7 +122,8 @@ class Replay:
     async def _of_turn(self, event: Event, end: ResponseEnd) -> Iterable[LiveEvent]:
         """The whole answer of a turn, with its end at the position of `event`."""
         turn = turn_of(end.request_id) or event.turn
-        request = await self._request(turn)
+        asked: Any = (end.metadata or {}).get("request")
+        request: str | None = asked if asked is not None else await self._request(turn)
         found = await self._read(turn - 1, PAGE, [facts.MESSAGE_ADDED])
         said = [each.body or {} for each in found if each.turn == turn and each.seq <= event.seq]
         texts = [_text(body) for body in said if body.get("role") == "assistant"]

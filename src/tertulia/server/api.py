@@ -5,7 +5,7 @@ The table dispatches requests, checks them and describes itself as an OpenAPI do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -180,13 +180,15 @@ def routes(
     agent: Runner | None = None,
     authenticate: Authenticate | None = None,
     closing: Outcome[None] | None = None,
+    deleted: Callable[[str], None] | None = None,
 ) -> list[Route]:
     """The routes of the HTTP API, below ``/v1``, and ``/openapi.json``.
 
     `agents` are asked for by name; `agent` answers where nobody is asked for and nobody of them
     has the floor. `authenticate` says who sends a request, and raises Unauthorized; who it names
     works with sessions of their own only. Without it, or where it gives None, all is allowed.
-    When `closing` is given, whoever follows a log is told to come back.
+    When `closing` is given, whoever follows a log is told to come back. `deleted` is told the id
+    of each session that is deleted here.
     """
     service = Service(
         runtime=runtime,
@@ -195,6 +197,7 @@ def routes(
         authenticate=authenticate,
         closing=closing,
         document=openapi.document(OPERATIONS, secured=authenticate is not None),
+        **({} if deleted is None else {"deleted": deleted}),
     )
     return [*_served(service), Route("/v1/{rest:path}", _Nowhere())]
 

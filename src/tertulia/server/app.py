@@ -211,6 +211,7 @@ class AgentApp:
                 agents=agents,
                 authenticate=self._authenticate,
                 closing=self._closing,
+                deleted=self.hub.deleted,
             ),
         ]
         if self._telephony is not None:

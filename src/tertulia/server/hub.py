@@ -78,6 +78,12 @@ class Hub:
         """A session that lives in this process."""
         return self._sessions.get(session_id)
 
+    def deleted(self, session_id: str) -> None:
+        """The conversation of a session is gone: so is the session."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            session.finish("the session was deleted")
+
     # -- connections
 
     async def enter(

@@ -36,6 +36,10 @@ Authenticate = Callable[[HTTPConnection], Awaitable[Identity | None]]
 """Says who asks; None where everybody is trusted. Raises Unauthorized."""
 
 
+def _nobody(session_id: str) -> None:
+    """Nobody wants to know."""
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """What all operations work on."""
 
@@ -47,6 +51,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     authenticate: Authenticate | None
     closing: Outcome[None] | None
     document: bytes
+    deleted: Callable[[str], None] = _nobody
+    """Told of each session that is gone."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

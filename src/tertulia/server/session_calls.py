@@ -155,7 +155,10 @@ async def end(call: Call) -> SessionDetail:
 
 async def delete(call: Call) -> ReceiptShown:
     """What was removed of a session."""
-    return views.receipt(await (await reach(call)).session.delete())
+    session = (await reach(call)).session
+    receipt = views.receipt(await session.delete())
+    call.service.deleted(session.id)
+    return receipt
 
 
 def plain(given: requests.MessageGiven) -> dict[str, Any]:

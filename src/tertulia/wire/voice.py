@@ -56,7 +56,10 @@ def signed(auth_token: str, url: str, params: Params | None, given: str | None) 
 
 
 def _variants(url: str) -> list[str]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return [url]  # no URL that a carrier could have been given
     host = parts.netloc.rpartition("@")[2]
     name = re.sub(r":\d*\Z", "", host)
     port = _PORTS.get(parts.scheme)
@@ -89,7 +92,7 @@ def voice_response(
     carrier's, with underscores: ``voice``, ``language``, ``tts_provider``, ``interruptible``,
     ``dtmf_detection``. Raises InvalidInput for what cannot be said in XML.
     """
-    if urlsplit(url).scheme not in {"wss", "ws"}:
+    if not url.startswith(("wss://", "ws://")):
         raise InvalidInput(f"the relay's URL is {url!r}; it must begin with wss://")
     inner = [_element("Language", each) for each in languages]
     inner += [
