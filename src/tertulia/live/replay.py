@@ -101,7 +101,7 @@ class Replay:
         request_id: str = live.get("request_id") or f"message-{event.seq}"
         cut = bool(metadata.get("interrupted"))
         end = ResponseEnd(request_id=request_id, interrupted=cut)
-        return self._answer(end, text, event, live.get("request_id"))
+        return self._answer(end, text, event, live.get("request") or live.get("request_id"))
 
     async def _sent(self, event: Event, body: dict[str, Any]) -> Iterable[LiveEvent]:
         told = _sent(event, body)
@@ -111,7 +111,8 @@ class Replay:
         if "turn" in body:
             return await self._of_turn(event, end)
         message: dict[str, Any] = body.get("message") or {}
-        return self._answer(end, _text(message), event, end.request_id)
+        asked = (end.metadata or {}).get("request") or end.request_id
+        return self._answer(end, _text(message), event, asked)
 
     async def _turn(self, event: Event) -> Iterable[LiveEvent]:
         """A turn has ended: its answer, unless a node gives it, which says when it has."""

@@ -212,7 +212,8 @@ class Sink:
         text = answer.got() if event.interrupted else answer.text[answer.settled :]
         if not text:
             return Said(event)
-        metadata: dict[str, Any] = {"live": {"request_id": answer.request_id}}
+        live = {"request_id": answer.request_id, **(event.metadata or {})}
+        metadata: dict[str, Any] = {"live": live}
         if event.interrupted:
             metadata = {"interrupted": True, **metadata}
         return Said(event, Message.assistant(text, metadata=metadata))
