@@ -202,18 +202,8 @@ def pausing(kind: str) -> tuple[Node, Any]:
     return AgentNode(agent), pause.release
 
 
-RENAMED = "the replay takes the id of the answer for that of the request"
-
-
-@pytest.mark.parametrize(
-    ("kind", "given"),
-    [
-        ("output", "q1"),
-        ("agent", "q1"),
-        ("agent", "turn-1"),
-        pytest.param("output", "turn-1", marks=pytest.mark.xfail(reason=RENAMED)),
-    ],
-)
+@pytest.mark.parametrize("given", ["q1", "turn-1"])
+@pytest.mark.parametrize("kind", ["output", "agent"])
 async def test_start_and_end_of_an_answer_say_for_which_request_it_is(
     kind: str, given: str
 ) -> None:
