@@ -54,17 +54,23 @@ class Inlet:
         if self._worker is not None:
             self._worker.cancel()
 
+    def offer(self, event: LiveEvent) -> bool:
+        """Take an event, unless it has to wait: then `put` takes it."""
+        if self._closed or (isinstance(event, LLMRequest) and self.taken_before(event)):
+            return True
+        if not self._open or self._busy or self._takes_time(event):
+            return False
+        self._session.hooks_get(event)
+        for place, node in enumerate(self._roots):
+            if not node.offer(event):
+                self._rest = event, self._roots[place:]
+                self._begin()
+                break
+        return True
+
     async def put(self, event: LiveEvent) -> None:
         """Take an event. It waits for a place where the nodes are slower than the client."""
-        if self._closed or (isinstance(event, LLMRequest) and self.taken_before(event)):
-            return
-        if self._open and not self._busy and not self._takes_time(event):
-            self._session.hooks_get(event)
-            for place, node in enumerate(self._roots):
-                if not node.offer(event):
-                    self._rest = event, self._roots[place:]
-                    self._begin()
-                    return
+        if self._closed:
             return
         while not self._closed and not self._inbox.offer(event):
             await self._inbox.place()

@@ -171,6 +171,8 @@ class Node:
         self.__children = children
         self.__parents = parents
         self.__seen = Seen() if joins else None
+        if not joins and type(self).offer is Node.offer:
+            self.__dict__["offer"] = self._inbox.offer  # there is nothing else to look at
 
     def run(self) -> asyncio.Task[None]:
         """Start to work on the inbox."""
@@ -200,6 +202,7 @@ class Node:
                 self.__worker.cancel()
         if self.__seen is None:
             self.__seen = Seen()
+            self.__dict__.pop("offer", None)
         self.__seen.add(event)
         self._inbox.push(event)
         return [request for request in pulled if isinstance(request, LLMRequest)]
@@ -208,11 +211,10 @@ class Node:
 
     def __settle_interrupt(self) -> None:
         """The interruption is over; not the end of the node, where that came too."""
-        if self.__interrupted:
-            self.__interrupted = False
-            _uncancel()
-            if being_cancelled():
-                raise asyncio.CancelledError
+        self.__interrupted = False
+        _uncancel()
+        if being_cancelled():
+            raise asyncio.CancelledError
 
     def _is_working(self) -> bool:
         """Whether the node does something that an interruption stops."""
@@ -252,7 +254,8 @@ class Node:
                     failed = error
             finally:
                 self._current = None
-                self.__settle_interrupt()
+                if self.__interrupted:
+                    self.__settle_interrupt()
             if failed is not None:
                 await self._failed(failed, "process_event")
 

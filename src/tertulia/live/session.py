@@ -113,6 +113,7 @@ class AgentSession:
         self._saving: asyncio.Task[None] | None = None
         self._clock = conversation._host.clock  # pyright: ignore[reportPrivateUsage]
         self._second = (-1, "")
+        self._written = (-1, "")
         self._ids = f"{uuid4().hex[:12]}-"
         self._count = 0
 
@@ -284,7 +285,7 @@ class AgentSession:
         if isinstance(event, UserInterrupt):
             if not self.inlet.taken_before(event):
                 interrupt(self, event)
-        else:
+        elif not self.inlet.offer(event):
             await self.inlet.put(event)
 
     async def attach(self, link: Link, after: int | None = None, *, again: bool = False) -> None:
@@ -420,10 +421,13 @@ class AgentSession:
 
     def _timestamp(self) -> str:
         """The time as text, to the millisecond."""
-        seconds, micros = divmod(self._clock.now(), 1_000_000)
-        if seconds != self._second[0]:
-            self._second = seconds, to_iso(seconds * 1_000_000)[:19]
-        return f"{self._second[1]}.{micros // 1_000:03d}Z"
+        milliseconds = self._clock.now() // 1_000
+        if milliseconds != self._written[0]:
+            seconds = milliseconds // 1_000
+            if seconds != self._second[0]:
+                self._second = seconds, to_iso(seconds * 1_000_000)[:19]
+            self._written = milliseconds, f"{self._second[1]}.{milliseconds % 1_000:03d}Z"
+        return self._written[1]
 
     async def head(self) -> int:
         """Where the log ends."""
