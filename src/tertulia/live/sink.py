@@ -212,7 +212,10 @@ class Sink:
         text = answer.got() if event.interrupted else answer.text[answer.settled :]
         if not text:
             return Said(event)
-        live = {"request_id": answer.request_id, **(event.metadata or {})}
+        live: dict[str, Any] = {"request_id": answer.request_id}
+        asked: Any = (event.metadata or {}).get("request")
+        if asked not in (None, answer.request_id):
+            live["request"] = asked
         metadata: dict[str, Any] = {"live": live}
         if event.interrupted:
             metadata = {"interrupted": True, **metadata}
