@@ -168,7 +168,6 @@ async def test_any_id_of_a_request_is_good_for_the_answer_of_an_output_node(give
 TAKEN = "a request that is not answered ends under its own id, which may be that of a turn"
 
 
-@pytest.mark.xfail(reason=TAKEN)
 async def test_a_request_named_as_a_turn_that_is_not_answered_does_not_repeat_that_turn() -> None:
     node = AgentNode(Agent("a", model=ScriptedModel("the answer")))
     async with live(node) as (session, client):

@@ -297,19 +297,11 @@ async def deleted(runtime: Runtime, port: int, how: str) -> None:
         await runtime.session("s").delete()
 
 
-ELSEWHERE = "a session that is deleted by its runtime learns of it at its next write only"
-
-
-@pytest.mark.parametrize(
-    "how", ["http", pytest.param("runtime", marks=pytest.mark.xfail(reason=ELSEWHERE))]
-)
-async def test_the_client_of_a_deleted_session_is_closed_also_where_it_says_nothing(
-    how: str,
-) -> None:
+async def test_the_client_of_a_session_that_is_deleted_over_http_is_closed_at_once() -> None:
     app = AgentApp(quietly, store="memory:")
     async with serving(app) as server, server.connected() as wire:
         await wire.init("s")
-        await deleted(app.runtime, server.port, how)
+        await deleted(app.runtime, server.port, "http")
         async with asyncio.timeout(1):
             await wire.closed()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from tertulia import events as facts
 from tertulia.events import Event
 from tertulia.session import Session
-from tertulia.wire.events import ResponseEnd
+from tertulia.wire.events import LLMRequest, ResponseEnd
 
 ENDS = {
     facts.TURN_COMPLETED: (False, False),
@@ -26,6 +28,12 @@ def turn_of(request_id: str | None) -> int | None:
     """The turn in which an agent gives an answer; None for the answers of other nodes."""
     given = (request_id or "").removeprefix(_PREFIX)
     return int(given) if given != request_id and given.isdecimal() and given.isascii() else None
+
+
+def answer_id(request: LLMRequest) -> str:
+    """The id of the answer that a node gives by itself: none that a turn of an agent could have."""
+    given = request.id or uuid4().hex
+    return f"answer-{given}" if given.startswith(_PREFIX) else given
 
 
 async def end_of(session: Session, turn: int) -> Event | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tertulia.live.ends import answer_id
 from tertulia.wire.events import LLMRequest, ResponseEnd, ResponseStart, UserInterrupt
 
 if TYPE_CHECKING:
@@ -39,6 +40,6 @@ def cut(session: AgentSession, request_id: str, heard: str | None = None) -> Non
 
 def not_answered(session: AgentSession, request: LLMRequest) -> None:
     """A request for an answer came to nothing: for the client its answer begins and ends."""
-    asked = {"request": request.id}
-    session.send_soon(ResponseStart(request_id=request.id, metadata=asked))
-    session.send_soon(ResponseEnd(request_id=request.id, interrupted=True, metadata=asked))
+    request_id, asked = answer_id(request), {"request": request.id}
+    session.send_soon(ResponseStart(request_id=request_id, metadata=asked))
+    session.send_soon(ResponseEnd(request_id=request_id, interrupted=True, metadata=asked))

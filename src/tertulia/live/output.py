@@ -7,10 +7,10 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
-from uuid import uuid4
 
 from tertulia.errors import InvalidInput
 from tertulia.live.answers import Answer
+from tertulia.live.ends import answer_id
 from tertulia.live.inbox import SIZE, Overflow
 from tertulia.live.interrupts import cut, not_answered
 from tertulia.live.nodes import Node
@@ -109,12 +109,6 @@ class Answering(Node):
         """Give one answer."""
 
 
-def _id_of(request: LLMRequest) -> str:
-    """The id of the answer to a request: none that a turn of an agent could have."""
-    given = request.id or uuid4().hex
-    return f"answer-{given}" if given.startswith("turn-") else given
-
-
 class OutputNode(Answering):
     """Answers with what your `generate_response` yields.
 
@@ -131,7 +125,7 @@ class OutputNode(Answering):
         ...
 
     async def _give_answer(self, request: LLMRequest) -> None:
-        request_id = self._request_id = self._newest = _id_of(request)
+        request_id = self._request_id = self._newest = answer_id(request)
         asked = {"request": request.id}
         await self.send_event(ResponseStart(request_id=request_id, metadata=asked))
         interrupted = True
