@@ -7,13 +7,10 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
-from uuid import uuid4
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from tertulia import events as facts
-from tertulia.clock import to_iso
 from tertulia.errors import AgentError, SessionEnded, SessionNotFound, StoreError, UsageError
 from tertulia.graph import Graph
 from tertulia.live import link as links
@@ -28,6 +25,7 @@ from tertulia.live.nodes import Node, being_cancelled, current_session
 from tertulia.live.presence import Presence
 from tertulia.live.scribe import CONTEXT_KEY, Scribe
 from tertulia.live.sink import Sink
+from tertulia.live.stamps import Stamps
 from tertulia.session import Session
 from tertulia.values import storable
 from tertulia.wire.events import (
@@ -111,11 +109,7 @@ class AgentSession:
         self._stopping: asyncio.Task[None] | None = None
         self._last_words: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
-        self._clock = conversation._host.clock  # pyright: ignore[reportPrivateUsage]
-        self._second = (-1, "")
-        self._written = (-1, "")
-        self._ids = f"{uuid4().hex[:12]}-"
-        self._count = 0
+        self._stamps = Stamps(conversation.id, conversation._host.clock)  # pyright: ignore[reportPrivateUsage]
 
     @classmethod
     def current(cls) -> AgentSession:
@@ -281,7 +275,7 @@ class AgentSession:
 
     async def receive(self, event: LiveEvent) -> None:
         """Take an event of the client. An interruption overtakes all that waits."""
-        self.stamp(event, "in")
+        self._stamps.put(event, "in")
         if isinstance(event, UserInterrupt):
             if not self.inlet.taken_before(event):
                 interrupt(self, event)
@@ -376,15 +370,7 @@ class AgentSession:
 
     def stamp(self, event: LiveEvent, direction: str) -> None:
         """Fill in what an event says of itself."""
-        if event.seq is not None and direction == "in":
-            force_setattr(event, "seq", None)
-        force_setattr(event, "direction", direction)
-        force_setattr(event, "session_id", self.session_id)
-        if event.id is None:
-            self._count += 1
-            force_setattr(event, "id", f"{self._ids}{self._count}")
-        if event.timestamp is None:
-            force_setattr(event, "timestamp", self._timestamp())
+        self._stamps.put(event, direction)
 
     def told(self, error: BaseException) -> str:
         """What a client is told of an exception, beside its kind."""
@@ -418,16 +404,6 @@ class AgentSession:
             self._later(self.sink.queue_event(event))
 
     # -- inside
-
-    def _timestamp(self) -> str:
-        """The time as text, to the millisecond."""
-        milliseconds = self._clock.now() // 1_000
-        if milliseconds != self._written[0]:
-            seconds = milliseconds // 1_000
-            if seconds != self._second[0]:
-                self._second = seconds, to_iso(seconds * 1_000_000)[:19]
-            self._written = milliseconds, f"{self._second[1]}.{milliseconds % 1_000:03d}Z"
-        return self._written[1]
 
     async def head(self) -> int:
         """Where the log ends."""
