@@ -6,6 +6,7 @@ does; ``fail`` has no answer.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -91,7 +92,7 @@ async def setup(session: AgentSession) -> None:
     async def pressed(session: AgentSession, event: UserPressedKey) -> None:
         del event
         for call in session.conversation.pending:
-            await session.conversation.approve(call.id)
+            await asyncio.to_thread(session.conversation.approve, call.id)
         await session.send_event(AgentLog(name="approved"))
 
     await session.start()
