@@ -306,6 +306,19 @@ async def test_the_client_of_a_session_that_is_deleted_over_http_is_closed_at_on
             await wire.closed()
 
 
+async def test_deleting_a_session_of_another_app_leaves_the_live_one_of_the_same_id() -> None:
+    app = AgentApp(quietly, store="memory:")
+    async with serving(app) as server, server.connected() as wire:
+        await wire.init("s")
+        other = app.runtime.session("s", app_name="another")
+        await other.send_message({"role": "user", "content": "hi"})
+        answered = await Web(server.port).ask("DELETE", "/v1/sessions/s?app_name=another")
+        assert answered.status == 200, answered
+        live_one = app.hub.find("s")
+        assert live_one is not None
+        assert not live_one.ending
+
+
 async def test_a_deleted_session_stays_deleted_when_its_client_is_lost_and_comes_back() -> None:
     async with (
         Runtime("memory:") as runtime,

@@ -25,6 +25,7 @@ from tertulia.server.operations import (
     nowhere,
 )
 from tertulia.server.reaching import PREFIX
+from tertulia.session import Session
 
 _ONE = f"{PREFIX}/{{id}}"
 
@@ -180,15 +181,15 @@ def routes(
     agent: Runner | None = None,
     authenticate: Authenticate | None = None,
     closing: Outcome[None] | None = None,
-    deleted: Callable[[str], None] | None = None,
+    deleted: Callable[[Session], None] | None = None,
 ) -> list[Route]:
     """The routes of the HTTP API, below ``/v1``, and ``/openapi.json``.
 
     `agents` are asked for by name; `agent` answers where nobody is asked for and nobody of them
     has the floor. `authenticate` says who sends a request, and raises Unauthorized; who it names
     works with sessions of their own only. Without it, or where it gives None, all is allowed.
-    When `closing` is given, whoever follows a log is told to come back. `deleted` is told the id
-    of each session that is deleted here.
+    When `closing` is given, whoever follows a log is told to come back. `deleted` is told of
+    each session that is deleted here.
     """
     service = Service(
         runtime=runtime,

@@ -17,6 +17,7 @@ from tertulia.live.checking import checked
 from tertulia.live.link import Link
 from tertulia.live.session import AgentSession, Settings
 from tertulia.runtime import Runtime
+from tertulia.session import Session
 from tertulia.wire.events import SystemInit
 
 _log = logging.getLogger("tertulia.server")
@@ -78,10 +79,10 @@ class Hub:
         """A session that lives in this process."""
         return self._sessions.get(session_id)
 
-    def deleted(self, session_id: str) -> None:
-        """The conversation of a session is gone: so is the session."""
-        session = self._sessions.get(session_id)
-        if session is not None:
+    def deleted(self, conversation: Session) -> None:
+        """A conversation is gone: so is its live session, if it has one here."""
+        session = self._sessions.get(conversation.id)
+        if session is not None and session.conversation.app_name == conversation.app_name:
             session.finish("the session was deleted")
 
     # -- connections
@@ -151,8 +152,6 @@ class Hub:
             if not session.started:
                 raise RuntimeError("the setup handler returned without `await session.start()`")
             await session.wait_until_complete()
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             self.counts.failed_setups += 1
             _log.error("the setup handler failed", exc_info=error)

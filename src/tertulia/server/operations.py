@@ -17,6 +17,7 @@ from tertulia.runtime import Runtime
 from tertulia.server import problems
 from tertulia.server.problems import Refused
 from tertulia.server.sse import EventStream
+from tertulia.session import Session
 
 MAX_BODY = 1_000_000
 """Bytes that the body of a request may have."""
@@ -36,7 +37,7 @@ Authenticate = Callable[[HTTPConnection], Awaitable[Identity | None]]
 """Says who asks; None where everybody is trusted. Raises Unauthorized."""
 
 
-def _nobody(session_id: str) -> None:
+def _nobody(session: Session) -> None:
     """Nobody wants to know."""
 
 
@@ -51,7 +52,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     authenticate: Authenticate | None
     closing: Outcome[None] | None
     document: bytes
-    deleted: Callable[[str], None] = _nobody
+    deleted: Callable[[Session], None] = _nobody
     """Told of each session that is gone."""
 
 

@@ -157,7 +157,7 @@ async def delete(call: Call) -> ReceiptShown:
     """What was removed of a session."""
     session = (await reach(call)).session
     receipt = views.receipt(await session.delete())
-    call.service.deleted(session.id)
+    call.service.deleted(session)
     return receipt
 
 

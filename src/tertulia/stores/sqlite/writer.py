@@ -137,8 +137,11 @@ class Writer:
         return TIDY_SECONDS if self._checkpoints.wanted else None
 
     def _idle(self) -> None:
+        """Nothing was written for a while: let go of the journal, and of the pages in memory."""
         if not self._bells and self._checkpoints.wanted:
             self._tidy()
+            with contextlib.suppress(apsw.Error):
+                self._batches.db.execute("PRAGMA shrink_memory")
 
     def _process(self, first: Job) -> None:
         jobs = [first]
