@@ -43,6 +43,7 @@ AgentError
 ├── ModelError                  the model provider failed
 │   └── RoutingError            every agent of a router failed; has ``errors``
 ├── ToolError                   a tool call cannot be made
+├── PolicyError                 a policy raised or gave no verdict; has ``policy``
 └── SchemaValidationError       (also ValueError) an answer does not fit its schema
 """
 
@@ -261,6 +262,17 @@ class RoutingError(ModelError):
 
 class ToolError(AgentError):
     """A tool call cannot be made."""
+
+
+class PolicyError(AgentError):
+    """A policy raised, or gave no verdict, so nothing was let through.
+
+    `policy` is its name; what it raised is the ``__cause__``.
+    """
+
+    def __init__(self, message: str, *, policy: str) -> None:
+        super().__init__(message)
+        self.policy = policy
 
 
 class SchemaValidationError(AgentError, ValueError):
