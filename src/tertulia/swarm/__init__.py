@@ -1,0 +1,1 @@
+"""Swarms: client sessions with navigation, policies and a bus."""
