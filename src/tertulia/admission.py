@@ -255,6 +255,8 @@ def _fill(draft: Draft, asked: Asked, agent: str | None, place: Place) -> None:
     draft.add(events.TURN_STARTED, {name: item for name, item in body.items() if item})
     give_floor(draft, agent)
     place.take(draft)
+    for kind, noted in asked.notes:
+        draft.add(kind, noted)
     for message in asked.messages:
         draft.message(message)
 

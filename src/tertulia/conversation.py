@@ -99,6 +99,9 @@ class Conversation:
         self.requests: dict[str, tuple[bytes, Outcome[Any]]] = {}
         self.agents: WeakValueDictionary[str, Any] = WeakValueDictionary()
         """Agents of this process that have spoken here, or may, by name."""
+        self.observers: tuple[Callable[[Draft], None], ...] = ()
+        """Told of every change that this process has committed, in the order of the log. They
+        must neither wait nor raise."""
 
     # -- reading
 
@@ -220,7 +223,13 @@ class Conversation:
                 self.refuse_writes(writes, error)
             raise
         self.settle_writes(writes)
+        self.observe(draft)
         return True
+
+    def observe(self, draft: Draft) -> None:
+        """Tell the observers of a change that was committed."""
+        for observer in self.observers:
+            observer(draft)
 
     async def _recover(self, draft: Draft) -> None:
         """Close what a dead process left open, in a commit of its own."""

@@ -9,7 +9,9 @@ AgentError
 │   ├── GraphError              (also ValueError) the event graph is not put together rightly
 │   │   └── GraphCycleError     an event could come back to a node; has ``path``
 │   ├── ConfigurationError      a setting is missing or contradicts another
-│   │   └── MissingExtra        (also ImportError) an optional package is not installed
+│   │   ├── MissingExtra        (also ImportError) an optional package is not installed
+│   │   └── UnknownName         (also LookupError) a name that nothing here has
+│   ├── NavigationError         a change of agent that is refused
 │   └── ForkedRuntimeError      the runtime was made before ``os.fork``
 ├── SessionError                this session cannot do this now; has ``session_id``
 │   ├── SessionNotFound         (also LookupError)
@@ -17,8 +19,11 @@ AgentError
 │   ├── SessionEnded
 │   ├── AccessDenied            (also PermissionError) the session has another owner
 │   ├── SessionBusy             somebody holds it, and ``busy="reject"`` or the queue is full
+│   │   ├── RateLimited         the client asks too often; has ``retry_after``
 │   │   ├── TurnTimeout         (also TimeoutError) waited until the deadline
 │   │   └── ApprovalPending     its turn waits for a person to approve a tool call
+│   ├── ClientDisposed          the client session was disposed
+│   ├── NotConnected            nobody is connected to the client session
 │   ├── TurnInterrupted         the turn was stopped on request
 │   ├── StaleWriter             the hold was lost; nothing was written
 │   ├── IdempotencyConflict     the key was used for another request
@@ -41,7 +46,8 @@ AgentError
 │   ├── ConnectionTaken         a newer connection has the session
 │   └── ConnectionEnded         the client is closed, or the conversation has ended
 ├── ModelError                  the model provider failed
-│   └── RoutingError            every agent of a router failed; has ``errors``
+│   ├── RoutingError            every agent of a router failed; has ``errors``
+│   └── UnusableAnswer          the model's answer is empty, or is not what may be said
 ├── ToolError                   a tool call cannot be made
 ├── PolicyError                 a policy raised or gave no verdict; has ``policy``
 └── SchemaValidationError       (also ValueError) an answer does not fit its schema
@@ -104,6 +110,14 @@ class MissingExtra(ConfigurationError, ImportError):
         self.extra = extra
 
 
+class UnknownName(ConfigurationError, LookupError):
+    """A name that nothing here has; the text lists those that exist."""
+
+
+class NavigationError(UsageError):
+    """A change of agent that is refused; the text has the route, or the limit."""
+
+
 class ForkedRuntimeError(UsageError):
     """The runtime was made before ``os.fork``; start child processes by spawn instead."""
 
@@ -136,12 +150,28 @@ class SessionBusy(SessionError):
     """Somebody holds the session, and waiting was refused or the queue is full."""
 
 
+class RateLimited(SessionBusy):
+    """The client asks too often; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float, session_id: str | None = None) -> None:
+        super().__init__(message, session_id=session_id)
+        self.retry_after = retry_after
+
+
 class TurnTimeout(SessionBusy, TimeoutError):
     """The session did not become free before the deadline."""
 
 
 class ApprovalPending(SessionBusy):
     """The session's turn waits for a person to approve a tool call, or to reject it."""
+
+
+class ClientDisposed(SessionError):
+    """The client session was disposed; ask the runtime for it again."""
+
+
+class NotConnected(SessionError):
+    """Nobody is connected to the client session, so nobody can be told at once."""
 
 
 class TurnInterrupted(SessionError):
@@ -258,6 +288,10 @@ class RoutingError(ModelError):
     def __init__(self, message: str, errors: list[ModelError]) -> None:
         super().__init__(message)
         self.errors = errors
+
+
+class UnusableAnswer(ModelError):
+    """The model's answer is empty, or not what may be said; the text says why."""
 
 
 class ToolError(AgentError):

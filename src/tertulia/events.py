@@ -41,6 +41,10 @@ APPROVAL_REJECTED: Final = "approval.rejected"
 HANDOFF: Final = "handoff"
 FAILOVER: Final = "failover"
 OUTPUT_REJECTED: Final = "output.rejected"
+POLICY_CHECKED: Final = "policy.checked"
+POLICY_BANNED: Final = "policy.banned"
+POLICY_UNBANNED: Final = "policy.unbanned"
+RESCUE: Final = "rescue"
 STATE_SET: Final = "state.set"
 STATE_DELETED: Final = "state.deleted"
 STATE_STAGED: Final = "state.staged"
@@ -84,6 +88,10 @@ EVENT_TYPES: dict[str, str] = {
     HANDOFF: "an agent gave the floor to another one",
     FAILOVER: "a model failed, and another agent went on with the turn",
     OUTPUT_REJECTED: "an answer did not fit its schema, and the model was asked again",
+    POLICY_CHECKED: "the policies of a swarm looked at an input or an output",
+    POLICY_BANNED: "a client was banned from a swarm, or by one of its policies",
+    POLICY_UNBANNED: "a ban was lifted",
+    RESCUE: "an answer, a tool or a model failed, and the swarm did something about it",
     STATE_SET: "a value of the scoped state was set",
     STATE_DELETED: "a value of the scoped state was deleted",
     STATE_STAGED: "a tool set a value, which takes effect when its turn is kept",

@@ -67,6 +67,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     options: dict[str, Any] | None = None
     """What else whoever resumes the turn has to know."""
+    notes: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """Events that go into the commit that begins the turn: their types and bodies."""
 
     def digest(self) -> bytes:
         """SHA-256 of what makes two requests the same."""
@@ -318,10 +320,12 @@ class Turn:
 
     async def _commit(self, draft: Draft) -> SessionRow:
         try:
-            return await commit(self.conversation.host.store, draft)
+            row = await commit(self.conversation.host.store, draft)
         except StaleWriter:
             self._release(None)
             raise
+        self.conversation.observe(draft)
+        return row
 
     def _note(self, draft: Draft) -> None:
         for record in draft.records:
@@ -395,9 +399,11 @@ class Turn:
                 draft.request = self._request("done" if completed else "failed")
             await conversation.trim(draft)
             try:
-                return await commit(conversation.host.store, draft)
+                row = await commit(conversation.host.store, draft)
             except VersionConflict:
                 continue
+            conversation.observe(draft)
+            return row
 
     def _request(self, status: Literal["done", "failed"]) -> Request:
         return Request(

@@ -12,6 +12,7 @@ import msgspec
 from tertulia import events, telemetry
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
+from tertulia.agents.oversight import Oversight
 from tertulia.agents.outputs import Output, prepare_output
 from tertulia.agents.protocol import (
     FINAL_RESULT,
@@ -49,15 +50,19 @@ class Answer(msgspec.Struct):
     reason: str
     output: Any = None
     """The structured output, where one was asked for and given."""
+    metadata: dict[str, Any] | None = None
+    """What goes with the message."""
 
     def message(self, agent: str | None) -> Message:
         """As the message that is stored."""
-        unusual = self.reason not in ("stop", "tool_calls")
+        metadata = self.metadata or {}
+        if self.reason not in ("stop", "tool_calls"):
+            metadata = {"finish_reason": self.reason, **metadata}
         return Message.assistant(
             self.text,
             tool_calls=[made.call for made in self.calls] or None,
             agent=agent,
-            metadata={"finish_reason": self.reason} if unusual else None,
+            metadata=metadata or None,
         )
 
 
@@ -72,7 +77,7 @@ class BrokenAnswer(Exception):
 class Asking:
     """Asks the model of one speaker, with what it may see of the conversation."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         session: Session,
         turn: Turn,
@@ -80,8 +85,10 @@ class Asking:
         context: RunContext,
         out: Exchange,
         aside: Sequence[Message] | None = None,
+        oversight: Oversight | None = None,
     ) -> None:
         self._session = session
+        self._oversight = oversight
         self._turn = turn
         self.speaker = speaker
         self._context = context
@@ -92,6 +99,10 @@ class Asking:
         """What the requests so far consumed."""
         self.seen: list[Message] = []
         """What the running turn has said so far."""
+        self.complaints: list[Message] = []
+        """What the model is told of answers that were not taken; none of it is stored."""
+        self.shown = False
+        """Whether a part of the newest answer has left."""
 
     async def answer(self, *, may_call: bool) -> Answer:
         """The answer: tool calls to run, or the last word.
@@ -134,6 +145,7 @@ class Asking:
         if self._aside is not None:
             messages = [*_answered(messages), *self._aside]
             self.seen = list(self._aside)
+        messages = [*messages, *self.complaints]
         tools = await prepare(speaker.tools.values())
         return ModelRequest(
             system=system,
@@ -167,7 +179,7 @@ class Asking:
         except ModelError as error:
             if answer.usage != UsageReport():
                 self._note_usage(answer.usage)
-            if answer.text and not quiet and self._out.listened:
+            if self.shown:
                 raise BrokenAnswer(error) from error
             raise
         self._note_usage(answer.usage)
@@ -175,13 +187,14 @@ class Asking:
 
     async def _read(self, request: ModelRequest, answer: Answer, *, quiet: bool) -> None:
         text: list[str] = []
+        self.shown = False
         try:
             async with _stream(self.speaker, request) as stream:
                 async for event in stream:
                     if isinstance(event, TextDelta):
                         text.append(event.text)
-                        if not quiet:
-                            await self._out.put(StreamEvent(type="text_delta", text=event.text))
+                        if not (quiet or await self._say(event.text)):
+                            return
                     elif isinstance(event, ToolCallMade):
                         answer.calls.append(event)
                     elif isinstance(event, UsageReport):
@@ -190,6 +203,21 @@ class Asking:
                         answer.reason = event.reason
         finally:
             answer.text = storable("".join(text))
+
+    async def _say(self, text: str) -> bool:
+        """Hand a piece of text out, or what may leave of it; False where the answer must stop."""
+        if not self._out.listened:
+            return True
+        leaving = text
+        if self._oversight is not None:
+            screened = await self._oversight.screen(text, self._context)
+            if screened is None:
+                return False
+            leaving = screened
+        if leaving:
+            self.shown = True
+            await self._out.put(StreamEvent(type="text_delta", text=leaving))
+        return True
 
     def _told(self, request: ModelRequest) -> dict[str, Any]:
         """What a span says of a request."""

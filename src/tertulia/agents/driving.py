@@ -14,7 +14,7 @@ from tertulia import admission, doors, ending, events, resuming, telemetry
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.drafting import Draft
-from tertulia.errors import StoreError, TurnInterrupted, UsageError
+from tertulia.errors import AgentError, StoreError, TurnInterrupted, UsageError
 from tertulia.floor import floor_of, give_floor
 from tertulia.resuming import OpenCall
 from tertulia.turns import LISTEN_SECONDS, Asked, Turn, own_turn
@@ -78,15 +78,16 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
     watcher = asyncio.ensure_future(_watch(turn, asyncio.current_task()))
     told = {"agent": turn.agent, "conversation": plan.session.id, "turn": turn.number}
     with telemetry.span("turn", told) as span:
+        loop = Loop(turn, plan, exchange, watcher)
         try:
-            loop = Loop(turn, plan, exchange, watcher)
             response = await loop.run(turn.agent, begun.calls, begun.usage)
         except (asyncio.CancelledError, TurnInterrupted):
-            reason = turn.stop.result() if turn.stop.done else "cancelled"
-            stopped = TurnInterrupted(reason, session_id=plan.session.id)
-            span.error(stopped)
-            closing = turn.interrupt(reason, exchange.cut() or None)
-            await _end(exchange, closing, stopped)
+            if not await _said_instead(plan, loop, exchange):
+                reason = turn.stop.result() if turn.stop.done else "cancelled"
+                stopped = TurnInterrupted(reason, session_id=plan.session.id)
+                span.error(stopped)
+                closing = turn.interrupt(reason, exchange.cut() or None)
+                await _end(exchange, closing, stopped)
         except BaseException as error:
             span.error(error)
             await _end(exchange, turn.fail(error), error)
@@ -99,6 +100,19 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
             if plan.passing:
                 session = plan.session
                 await asyncio.shield(ending.discard(session._conversation, session._opening))  # pyright: ignore[reportPrivateUsage]
+
+
+async def _said_instead(plan: Plan, loop: Loop, exchange: Exchange) -> bool:
+    """Whether somebody gave the answer of a turn that was stopped, which is complete then."""
+    said = None if plan.oversight is None else plan.oversight.instead
+    if said is None:
+        return False
+    try:
+        response = await asyncio.shield(loop.say(said, stopped=True))
+    except (AgentError, asyncio.CancelledError):
+        return False  # the turn is open still, or was closed by somebody else; then so it ends
+    exchange.finish(response)
+    return True
 
 
 async def _join(turn: Turn, plan: Plan, exchange: Exchange) -> None:

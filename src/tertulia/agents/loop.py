@@ -13,13 +13,15 @@ from tertulia import events
 from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
-from tertulia.agents.response import Response, StreamEvent
+from tertulia.agents.oversight import Again, Oversight, Pass, Say
+from tertulia.agents.response import HandoffMade, Response, StreamEvent
+from tertulia.agents.protocol import UsageReport
 from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
 from tertulia.agents.window import Budget, visible
 from tertulia.approvals import pending
 from tertulia.drafting import Draft
-from tertulia.errors import ModelError, RoutingError, UsageError
+from tertulia.errors import ModelError, RoutingError, SchemaValidationError, UsageError
 from tertulia.messages import Message
 from tertulia.resuming import OpenCall
 from tertulia.session import Session
@@ -48,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever has the floor answers."""
     resuming: bool = False
     """It goes on with the turn that is open, and `asked` only says how long to wait."""
+    oversight: Oversight | None = None
+    """What else decides how the turn goes."""
 
 
 class Loop:
@@ -74,6 +78,9 @@ class Loop:
         self._context: RunContext
         self._askings: list[Asking] = []
         self._spent = NOTHING_SPENT
+        self._oversight = plan.oversight
+        self._called = 0
+        """Tool calls that were made in the turn."""
 
     async def run(
         self, agent: str | None, calls: Sequence[OpenCall] = (), spent: Usage = NOTHING_SPENT
@@ -85,21 +92,31 @@ class Loop:
         self._spent = spent
         self._speak(self._plan.cast.speaker(agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
+        if self._oversight is not None:
+            said = await self._oversight.begin(self._context)
+            if said is not None:
+                return await self.say(said)
         if calls and not await self._resume(calls):
             return await self._suspend()
         for number in range(MAX_ROUNDS + 1):
             answer = await self._answer(may_call=number < MAX_ROUNDS)
+            if isinstance(answer, Say):
+                return await self.say(answer)
             await self._exchange.drained()
             if not answer.calls:
                 return await self._complete(answer)
             if number < MAX_ROUNDS and not await self._call_tools(answer):
                 return await self._suspend()
+            if self._oversight is not None and self._oversight.instead is not None:
+                return await self.say(self._oversight.instead)
         raise ModelError(f"{self._speaker.model.name} still calls tools after {MAX_ROUNDS} rounds")
 
     def _speak(self, speaker: Speaker) -> None:
         """Let an agent go on from here."""
         metadata: Mapping[str, Any] = self._turn.asked.metadata or {}
         self._speaker = speaker
+        if self._oversight is not None:
+            self._oversight.speaks(speaker.name, first=not self._askings)
         if self._aside is None:
             self._turn.agent = speaker.name
         self._context = RunContext(
@@ -113,21 +130,56 @@ class Loop:
                 self._context,
                 self._exchange,
                 self._aside,
+                self._oversight,
             )
         )
 
-    async def _answer(self, *, may_call: bool) -> Answer:
+    async def _answer(self, *, may_call: bool) -> Answer | Say:
         """The answer of whoever speaks; of a stand-in where its model failed."""
         while True:
+            asking = self._askings[-1]
             try:
-                answer = await self._askings[-1].answer(may_call=may_call)
-            except BrokenAnswer as broken:
-                raise broken.cause from broken.cause.__cause__
-            except ModelError as error:
-                self._errors.append(error)
-                self._stand_in(error)
+                answer = await asking.answer(may_call=may_call)
+            except (BrokenAnswer, ModelError, SchemaValidationError) as error:
+                said = await self._failed(error)
+                if said is not None:
+                    return said
                 continue
-            return answer
+            if self._oversight is None:
+                return answer
+            ruling = await self._oversight.review(answer.text, answer.calls, self._context)
+            if isinstance(ruling, Say):
+                return ruling
+            if isinstance(ruling, Pass):
+                asking.complaints.clear()
+                if ruling.rest:
+                    await self._exchange.put(StreamEvent(type="text_delta", text=ruling.rest))
+                return answer
+            self._complain(ruling, answer.text)
+
+    async def _failed(
+        self, failure: BrokenAnswer | ModelError | SchemaValidationError
+    ) -> Say | None:
+        """What is to be said where there is no answer; None asks again. Else it is raised."""
+        broken = isinstance(failure, BrokenAnswer)
+        error = failure.cause if isinstance(failure, BrokenAnswer) else failure
+        if self._oversight is not None:
+            ruling = await self._oversight.model_failed(error, self._context, shown=broken)
+            if isinstance(ruling, Again):
+                self._complain(ruling, "")
+                return None
+            if ruling is not None:
+                return ruling
+        if broken or not isinstance(error, ModelError):
+            raise error from error.__cause__
+        self._errors.append(error)
+        self._stand_in(error)
+        return None
+
+    def _complain(self, ruling: Again, text: str) -> None:
+        """Tell the model why its answer was not taken."""
+        said = [Message.assistant(text)] if text.strip() else []
+        self._askings[-1].complaints += [*said, Message.user(ruling.reason)]
 
     def _stand_in(self, error: ModelError) -> None:
         """Let the next agent go on with the turn; raises the error where there is none."""
@@ -151,12 +203,13 @@ class Loop:
         """Store the answer, run the calls in it; False where one waits for an approval."""
         turn, exchange = self._turn, self._exchange
         aside = self._aside is not None
-        work = ToolRound(turn, self._speaker, self._context, aside=aside)
+        work = self._round(aside=aside)
+        allowed = self._allowed_calls()
 
         async def build(draft: Draft) -> Message:
             message = answer.message(self._speaker.name)
             message = message if aside else draft.message(message)
-            work.begin(draft, answer.calls)
+            work.begin(draft, answer.calls, allowed)
             return message
 
         message = await asyncio.shield(turn.append(build))
@@ -170,7 +223,7 @@ class Loop:
 
     async def _resume(self, calls: Sequence[OpenCall]) -> bool:
         """Run what may run of the calls that were open; False where one waits."""
-        work = ToolRound(self._turn, self._speaker, self._context)
+        work = self._round(aside=False)
 
         async def build(draft: Draft) -> None:
             work.resume(draft, calls)
@@ -178,12 +231,38 @@ class Loop:
         await asyncio.shield(self._turn.append(build))
         return await self._run(work)
 
+    def _round(self, *, aside: bool) -> ToolRound:
+        return ToolRound(
+            self._turn, self._speaker, self._context, aside=aside, oversight=self._oversight
+        )
+
+    def _allowed_calls(self) -> int | None:
+        """How many tool calls may still run in this turn; None is any number."""
+        limit = None if self._oversight is None else self._oversight.max_tool_calls
+        return None if limit is None else max(limit - self._called, 0)
+
     async def _run(self, work: ToolRound) -> bool:
         await work.run(self._tell_result)
+        self._called += work.ran
         if work.handoff is not None:
             await self._exchange.put(StreamEvent(type="handoff", handoff=work.handoff))
             self._speak(self._plan.cast.speaker(work.handoff.target))
+        elif self._oversight is not None:
+            await self._follow_floor(work)
         return not work.waiting
+
+    async def _follow_floor(self, work: ToolRound) -> None:
+        """Let whoever a tool gave the floor to go on; look after the calls that failed."""
+        if self._oversight is None:
+            return
+        floor = self._turn.row.details.agent
+        if self._aside is None and floor and floor != self._speaker.name:
+            made = HandoffMade(self._speaker.name, floor)
+            await self._exchange.put(StreamEvent(type="handoff", handoff=made))
+            self._speak(self._plan.cast.speaker(floor))
+        if work.failures and self._oversight.instead is None:
+            said = await self._oversight.tools_failed(work.failures, self._context)
+            self._oversight.instead = said
 
     async def _tell_result(self, message: Message) -> None:
         if self._aside is not None:
@@ -191,6 +270,13 @@ class Loop:
         await self._exchange.put(StreamEvent(type="tool_result", message=message))
 
     # -- the end
+
+    async def say(self, said: Say, *, stopped: bool = False) -> Response:
+        """End the turn with an answer that is not the model's; also one that was `stopped`."""
+        self._exchange.offer(StreamEvent(type="text_delta", text=said.text))
+        answer = Answer(said.text, [], UsageReport(), "stop", metadata=said.metadata)
+        answer.output = said.text
+        return await self._complete(answer, stopped=stopped)
 
     async def _suspend(self) -> Response:
         """Let go of the session until a person has decided; what waits is in the response."""
@@ -212,10 +298,11 @@ class Loop:
         self._exchange.offer(event)
         return response
 
-    async def _complete(self, answer: Answer) -> Response:
+    async def _complete(self, answer: Answer, *, stopped: bool = False) -> Response:
         """The last message, its usage and the end of the turn: one commit."""
         turn, exchange = self._turn, self._exchange
-        turn.check()
+        if not stopped:
+            turn.check()
         made: list[Response] = []
 
         async def first(draft: Draft) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from tertulia import events, telemetry
 from tertulia.agents.context import RunContext
+from tertulia.agents.oversight import Oversight, ToolFailure
 from tertulia.agents.protocol import ToolCallMade
 from tertulia.agents.response import HandoffMade
 from tertulia.agents.speakers import Speaker, Transfer
@@ -25,6 +26,7 @@ MAX_PARALLEL = 16
 TOGETHER = 0.05
 """Seconds that a finished call waits for the others, so that their results are one commit."""
 _NO_APPROVAL = "this tool needs a person's approval, which cannot be had inside of another tool"
+_NO_MORE = "no more tool calls may be made in this turn; answer with what is known"
 MAX_ERROR = 1_000
 """Characters of an error that the model reads."""
 _GRACE = 1.0
@@ -41,6 +43,8 @@ class Ended(msgspec.Struct, frozen=True):
     error: str | None = None
     outcome: str | None = None
     """Why there is no result of the tool: ``rejected`` or ``unknown``."""
+    cause: BaseException | None = None
+    """What the tool raised."""
 
     def message(self) -> Message:
         """The result as the message that is stored."""
@@ -54,9 +58,16 @@ class ToolRound:
     """The calls that a model made in one answer, or those of them that are still open."""
 
     def __init__(
-        self, turn: Turn, speaker: Speaker, context: RunContext, *, aside: bool = False
+        self,
+        turn: Turn,
+        speaker: Speaker,
+        context: RunContext,
+        *,
+        aside: bool = False,
+        oversight: Oversight | None = None,
     ) -> None:
         self._turn = turn
+        self._oversight = oversight
         self._aside = aside
         """The calls are of an agent inside a tool: noted in the log, but no part of the history."""
         self._speaker = speaker
@@ -69,15 +80,28 @@ class ToolRound:
         """Calls that nobody has approved yet."""
         self.handoff: HandoffMade | None = None
         """Where the floor went."""
+        self.failures: list[ToolFailure] = []
+        """The calls that gave no result."""
+        self.ran = 0
+        """How many tool calls were let run."""
 
     # -- what is to run
 
-    def begin(self, draft: Draft, calls: Sequence[ToolCallMade]) -> None:
-        """Draft that the calls of an answer are about to run, or wait for an approval."""
+    def begin(
+        self, draft: Draft, calls: Sequence[ToolCallMade], allowed: int | None = None
+    ) -> None:
+        """Draft that the calls of an answer are about to run, or wait for an approval.
+
+        `allowed` is how many of them may run; None is all.
+        """
         self._calls, self._transfers, self._ended, self.waiting = [], [], [], []
+        self.ran = 0
         for made in calls:
             tool = self._speaker.tools.get(made.call.name)
-            if tool is not None and tool.requires_approval and made.malformed is None:
+            transfer = made.call.name in self._speaker.transfers
+            if allowed is not None and self.ran >= allowed and not transfer:
+                self._ended.append(Ended(made.call, f"Error: {_NO_MORE}", _NO_MORE))
+            elif tool is not None and tool.requires_approval and made.malformed is None:
                 if self._aside:
                     self._ended.append(Ended(made.call, f"Error: {_NO_APPROVAL}", _NO_APPROVAL))
                     continue
@@ -110,6 +134,7 @@ class ToolRound:
         body = {"call": made.call.id, "name": made.call.name, "effect": effect}
         draft.add(events.TOOL_CALLED, body)
         transfer = tool is None and made.call.name in self._speaker.transfers
+        self.ran += not transfer
         (self._transfers if transfer else self._calls).append(made)
 
     def _described(self, call: ToolCall) -> dict[str, Any]:
@@ -178,7 +203,7 @@ class ToolRound:
             raise
         except BaseException as error:
             text = _described(error)
-            return Ended(call, f"Error: {text}", text)
+            return Ended(call, f"Error: {text}", text, cause=error)
 
     async def _invoke(self, made: ToolCallMade) -> str:
         call = made.call
@@ -188,7 +213,8 @@ class ToolRound:
         if tool is None:
             known = ", ".join([*self._speaker.tools, *self._speaker.transfers]) or "none"
             raise ToolError(f"there is no tool {call.name!r}; there are: {known}")
-        return await tool.invoke(call.arguments, self._context.for_call(call.id))
+        limit = None if self._oversight is None else self._oversight.tool_timeout
+        return await tool.invoke(call.arguments, self._context.for_call(call.id), limit)
 
     async def _store(self, ended: Sequence[Ended]) -> list[Message]:
         async def build(draft: Draft) -> list[Message]:
@@ -199,7 +225,14 @@ class ToolRound:
         messages = await self._turn.append(build)
         if not self._turn.row.open_calls:
             self._turn.staged.clear()
+        self.failures += [self._failure(each) for each in ended if each.cause is not None]
         return messages
+
+    def _failure(self, ended: Ended) -> ToolFailure:
+        name = ended.call.name
+        return ToolFailure(
+            name, ended.call.id, ended.error or "", name in self._speaker.tools, ended.cause
+        )
 
     def _draft(self, draft: Draft, ended: Ended) -> Message | None:
         body = {"call": ended.call.id}
@@ -217,7 +250,10 @@ class ToolRound:
 
     async def _transfer(self) -> list[Message]:
         """Give the floor to the first agent that was asked for; the others stay where they are."""
-        first, *others = self._transfers
+        ended, allowed = self._allowed()
+        if not allowed:
+            return await self._store(ended)
+        first, *others = allowed
         transfer: Transfer = self._speaker.transfers[first.call.name]
         reason = first.call.arguments.get("reason")
         made = HandoffMade(
@@ -225,6 +261,7 @@ class ToolRound:
         )
         refused = f"The conversation went to {transfer.target}; only one transfer at a time."
         ended = [
+            *ended,
             Ended(first.call, f"The conversation is now with {transfer.target}."),
             *(Ended(other.call, refused, refused) for other in others),
         ]
@@ -240,6 +277,21 @@ class ToolRound:
         messages = await self._turn.append(build)
         self.handoff = made
         return messages
+
+    def _allowed(self) -> tuple[list[Ended], list[ToolCallMade]]:
+        """The transfers that are refused, and those that may be."""
+        refused: list[Ended] = []
+        allowed: list[ToolCallMade] = []
+        for made in self._transfers:
+            target = self._speaker.transfers[made.call.name].target
+            reason = None
+            if self._oversight is not None:
+                reason = self._oversight.refuse_transfer(self._speaker.name, target)
+            if reason is None:
+                allowed.append(made)
+            else:
+                refused.append(Ended(made.call, f"Error: {reason}", reason))
+        return refused, allowed
 
 
 def distinct(calls: Sequence[ToolCallMade], used: Collection[str]) -> list[ToolCallMade]:

@@ -11,6 +11,7 @@ from typing import Any
 from tertulia import admission
 from tertulia import host as hosts
 from tertulia.agents.loop import Plan
+from tertulia.agents.oversight import Oversight
 from tertulia.agents.response import Response
 from tertulia.agents.speakers import Cast, Options, told
 from tertulia.agents.streaming import AsyncStream, Stream, respond, respond_sync
@@ -131,7 +132,11 @@ class Runner(ABC):
             cast=self._cast(session, message, _options(options)),
             by_floor=floor,
             resuming=request is None if resuming is None else resuming,
+            oversight=self._oversight(session),
         )
+
+    def _oversight(self, session: Session) -> Oversight | None:  # noqa: B027
+        """What looks after the turn that is about to begin; nothing, unless one is made here."""
 
 
 def answer(runner: Runner, session: Session, **options: Any) -> AsyncStream:

@@ -23,10 +23,13 @@ _BROKEN_OFF = "the stream was broken off"
 _CANCELLED = "cancelled"
 
 
-async def respond(plan: Plan) -> Response:
-    """Run a turn in a task of its own; cancelling the caller stops it, and waits for its end."""
+async def respond(plan: Plan, exchange: Exchange | None = None) -> Response:
+    """Run a turn in a task of its own; cancelling the caller stops it, and waits for its end.
+
+    `exchange` is one to stop it by.
+    """
     _approach(plan)
-    exchange = Exchange(listened=False)
+    exchange = exchange or Exchange(listened=False)
     _start(plan, exchange)
     try:
         return await exchange.outcome

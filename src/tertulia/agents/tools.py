@@ -100,8 +100,12 @@ class Tool(Generic[P, R]):
         """
         return self._described()[0]
 
-    async def invoke(self, given: Mapping[str, Any], context: RunContext) -> str:
+    async def invoke(
+        self, given: Mapping[str, Any], context: RunContext, limit: float | None = None
+    ) -> str:
         """Call it as a model asks for it; the result as text, which is never empty.
+
+        `limit` is a timeout in seconds for a tool that has none of its own.
 
         Raises ToolError for bad arguments, a timeout and a result that is no JSON or too long;
         else what the function raises.
@@ -111,14 +115,15 @@ class Tool(Generic[P, R]):
             positional, named = self._described()[1].arguments(given, context)
         except ValueError as error:
             raise ToolError(f"bad arguments: {error}") from None
-        limit = asyncio.timeout(self.timeout)
+        seconds = limit if self.timeout is None else self.timeout
+        deadline = asyncio.timeout(seconds)
         try:
-            async with limit:
+            async with deadline:
                 return await self._call(partial(self.function, *positional, **named))
         except TimeoutError as error:
-            if not limit.expired():
+            if not deadline.expired():
                 raise
-            raise ToolError(f"no result after {self.timeout:g} seconds; {self._left()}") from error
+            raise ToolError(f"no result after {seconds:g} seconds; {self._left()}") from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
