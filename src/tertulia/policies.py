@@ -53,9 +53,15 @@ class PolicyContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """What a validator may return instead of False, to say why. It is false."""
+    """What a validator may return instead of False, to say why. It is false.
+
+    Raises InvalidInput for a reason that is no text.
+    """
 
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        text(self.reason, "the reason of a refusal")
 
     def __bool__(self) -> bool:
         return False
@@ -64,7 +70,7 @@ class Refusal(msgspec.Struct, frozen=True):
 Judgement = bool | Refusal
 """What a validator says: True, False, or a `Refusal`."""
 Judging = Judgement | Awaitable[Judgement]
-BanMessage = str | Callable[[PolicyContext], str | Awaitable[str | None] | None]
+BanMessage = str | Callable[..., str | Awaitable[str | None] | None]
 
 
 class Policy:
@@ -129,7 +135,7 @@ class Policy:
 
     def refuse(self, reason: str) -> Refusal:
         """What a validator returns to say no and why. Raises InvalidInput for what is no text."""
-        return Refusal(text(reason, "the reason of a refusal"))
+        return Refusal(reason)
 
     @property
     def checks_input(self) -> bool:
