@@ -148,18 +148,15 @@ class Handle:
         turn.enter_context()
         try:
             yield turn
+            await turn.complete()
         except (asyncio.CancelledError, TurnInterrupted) as stopped:
-            await turn.interrupt(str(stopped) or "cancelled")
+            reason = str(stopped) or "cancelled"
+            await doors.protected(lambda: turn.interrupt(reason))
             raise
         except BaseException as error:
-            await turn.fail(error)
+            failure = error
+            await doors.protected(lambda: turn.fail(failure))
             raise
-        else:
-            try:
-                await turn.complete()
-            except BaseException as error:
-                await turn.fail(error)
-                raise
         finally:
             turn.leave_context()
 

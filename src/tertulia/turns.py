@@ -7,7 +7,7 @@ commit that closes it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -79,6 +79,14 @@ def _nobody() -> bool:
     return False
 
 
+class _Sent(msgspec.Struct, frozen=True):
+    """A commit of a turn that is on its way, and what the turn has to note once it is made."""
+
+    draft: Draft
+    staged: Sequence[StateWrite] = ()
+    noted: int = 0
+
+
 class Turn:
     """A turn that holds its session. ``async with session.turn("hello") as turn: …``"""
 
@@ -98,6 +106,8 @@ class Turn:
         self.closed = False
         self.trace = trace
         self._notes: list[tuple[str, dict[str, Any]]] = []
+        self._sent: _Sent | None = None
+        """The last commit, where it is not known what became of it."""
         self.staging = False
         """Whether tools of an agent run now."""
         self.staged: list[Message] = []
@@ -184,6 +194,7 @@ class Turn:
     async def append(self, build: Callable[[Draft], Awaitable[T]]) -> T:
         """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost."""
         async with self._gate:
+            await self._settle()
             self._check_open()
             result = await self._apply(build)
         await self.listen()
@@ -199,15 +210,39 @@ class Turn:
             result = await build(draft)
             if not draft.records:
                 return result
+            sent = self._sent = _Sent(draft, staged, noted)
             try:
-                self.row = await self._commit(draft)
+                row = await self._commit(draft)
             except VersionConflict:
                 continue
-            self._note(draft)
-            for write in staged:
-                write.staged = True
-            del self._notes[:noted]
+            self._made(sent, row)
             return result
+
+    def _made(self, sent: _Sent, row: SessionRow) -> None:
+        self._sent, self.row = None, row
+        self._note(sent.draft)
+        for write in sent.staged:
+            write.staged = True
+        del self._notes[: sent.noted]
+
+    async def _settle(self) -> None:
+        """Find out what became of a commit whose caller was stopped while it was on its way.
+
+        The row that the turn knows would be an old one otherwise, and nothing could be written
+        any more, not even the end of the turn.
+        """
+        sent = self._sent
+        if sent is None:
+            return
+        row = await self.conversation.settled_row()
+        if row is None or row.epoch != self.row.epoch or row.seq < sent.draft.seq:
+            self._sent = None  # it was not made; whether the hold is lost, the next commit says
+            return
+        self.conversation.observe(sent.draft)
+        if row.holder is None:
+            self._release(row)
+        else:
+            self._made(sent, row)
 
     # -- how it ends
 
@@ -257,6 +292,7 @@ class Turn:
             await self.conversation.trim(draft)
 
         async with self._gate:
+            await self._settle()
             self._check_open()
             await self._apply(build)
             self._release(self.row)
@@ -344,14 +380,19 @@ class Turn:
             if self.closed:
                 return
             row: SessionRow | None = None
-            may_fail = False
+            open_still = False
             try:
-                row = await self._closed_row(kind, body, keep, first)
-            except InvalidInput:
-                may_fail = kind == events.TURN_COMPLETED and not self.closed
-                raise  # of a completion nothing was written then, and the turn is open: it can fail
+                await self._settle()
+                if not self.closed:
+                    row = await self._closed_row(kind, body, keep, first)
+            except BaseException as error:
+                # Of a completion that was refused nothing was written, and one that was stopped
+                # may not be: whoever drives the turn closes it.
+                refused = isinstance(error, InvalidInput) or not isinstance(error, Exception)
+                open_still = refused and kind == events.TURN_COMPLETED
+                raise
             finally:
-                if not may_fail:
+                if not open_still:
                     self._release(row)
             for write in self.writes:
                 write.outcome.set_result(None)
@@ -398,6 +439,7 @@ class Turn:
                 completed = kind == events.TURN_COMPLETED
                 draft.request = self._request("done" if completed else "failed")
             await conversation.trim(draft)
+            self._sent = _Sent(draft)
             try:
                 row = await commit(conversation.host.store, draft)
             except VersionConflict:
@@ -418,7 +460,7 @@ class Turn:
     def _release(self, row: SessionRow | None) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed, self._sent = True, None
         self.conversation.known = row
         self.conversation.turn = None
         self.conversation.gate.leave()

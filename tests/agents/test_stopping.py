@@ -188,6 +188,83 @@ async def test_cancelled_twice_while_a_turn_is_resumed_it_can_be_resumed(
         assert len(paid) <= 1
 
 
+class Stopping(SQLiteStore):
+    """A store that stops whoever commits an event of a type, with the commit on its way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.stop: Callable[[], Any] = asyncio.Event
+        self.at = ""
+
+    def stop_at(self, kind: str, stop: Callable[[], Any]) -> None:
+        self.at, self.stop = kind, stop
+
+    async def commit(self, change: Any) -> Any:
+        if self.at in [record.type for record in change.records]:
+            self.at = ""
+            self.stop()
+        return await super().commit(change)
+
+
+@pytest.mark.parametrize("at", ["app.step", "message.added", "turn.completed"])
+async def test_a_scope_that_is_cancelled_while_a_turn_commits_leaves_the_session_free(
+    tmp_path: Path, elsewhere: Runtime, at: str
+) -> None:
+    store = Stopping(tmp_path / "x.db")
+    async with Runtime(store) as stopping:
+        session = Session("s", runtime=stopping)
+        await session.send_message({"role": "user", "content": "Hello"})
+        with anyio.CancelScope() as scope:
+            async with session.turn("Go") as turn:
+                store.stop_at(at, scope.cancel)
+                await turn.record("app.step", {})
+                await turn.add_message({"role": "assistant", "content": "Gone"})
+        assert scope.cancelled_caught
+        await until_free(session)
+        async with elsewhere.session("s").turn("There", busy="reject"):
+            pass
+        said = [] if at == "app.step" else ["Gone"]
+        texts = [message.text for message in await check_whole(session)]
+        assert texts == ["Hello", "Go", *said, "There"]
+
+
+async def test_a_turn_goes_on_after_a_call_in_it_was_cancelled(tmp_path: Path) -> None:
+    store = Stopping(tmp_path / "x.db")
+    async with Runtime(store) as stopping:
+        session = Session("s", runtime=stopping)
+        async with session.turn("Go") as turn:
+            with anyio.CancelScope() as scope:
+                store.stop_at("message.added", scope.cancel)
+                await turn.add_message({"role": "assistant", "content": "One"})
+            assert scope.cancelled_caught
+            await turn.add_message({"role": "assistant", "content": "Two"})
+        assert [m.text for m in await check_whole(session)] == ["Go", "One", "Two"]
+
+
+@pytest.mark.parametrize("at", ["tool.called", "tool.returned", "turn.completed"])
+async def test_an_agent_that_is_cancelled_while_it_commits_leaves_the_session_free(
+    tmp_path: Path, elsewhere: Runtime, at: str
+) -> None:
+    @tool
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    store = Stopping(tmp_path / "x.db")
+    async with Runtime(store) as stopping:
+        model = ScriptedModel("Hello.", call("look"), "Done.")
+        session = Agent("ann", model, tools=[look], runtime=stopping).session("s")
+        await session.run_async("Hello")
+        task = asyncio.ensure_future(session.run_async("Go"))
+        store.stop_at(at, task.cancel)
+        await asyncio.wait([task], timeout=PATIENCE)
+        assert task.cancelled()
+        await until_free(session)
+        async with elsewhere.session("s").turn("There", busy="reject"):
+            pass
+        await check_whole(session)
+
+
 async def test_a_store_that_fails_while_it_is_watched_does_not_keep_a_turn_from_being_stopped(
     here: Runtime, store: Watched
 ) -> None:
