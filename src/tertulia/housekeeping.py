@@ -53,6 +53,8 @@ class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     """Sessions that were left because of a legal hold, on them or on a fork of theirs."""
     time: int
     out_of_reach: list[str]
+    bans: int = 0
+    """Bans from swarms that were removed; none while a session is held."""
 
 
 async def rows(host: Host, **wanted: Any) -> AsyncIterator[SessionRow]:
@@ -145,7 +147,9 @@ async def _carry_out(host: Host, row: SessionRow, policy: Retention, due: Due) -
 
 
 async def erase_user(host: Host, user: str) -> Erasure:
-    """Delete a user's sessions, unless a legal hold stands, then their state and memories."""
+    """Delete a user's sessions, unless a legal hold stands, then their state, memories and bans."""
+    from tertulia.swarm import bans
+
     held: list[str] = []
     erased = 0
     now = host.clock.now()
@@ -158,10 +162,12 @@ async def erase_user(host: Host, user: str) -> Erasure:
         else:
             erased += 1
     out_of_reach = ["backups", "exports"]
+    lifted = 0 if held else await bans.erase(host.store, user, now)
     body = {
         "user": sha256(b"tertulia.1/user\0" + user.encode()).hexdigest(),
         "sessions": erased,
         "held": len(held),
+        "bans": lifted,
         "out_of_reach": out_of_reach,
     }
     values = 0
@@ -170,11 +176,20 @@ async def erase_user(host: Host, user: str) -> Erasure:
         await host.store.add_receipt(receipt)
     else:
         values = await host.store.erase_user(user, receipt)
-    return Erasure(sessions=erased, values=values, held=held, time=now, out_of_reach=out_of_reach)
+    return Erasure(
+        sessions=erased,
+        values=values,
+        held=held,
+        time=now,
+        out_of_reach=out_of_reach,
+        bans=lifted,
+    )
 
 
 async def export_user(host: Host, user: str) -> dict[str, Any]:
-    """A user's sessions with their whole logs, and the user's state and memories by app."""
+    """A user's sessions with their whole logs, their state and memories by app, bans by swarm."""
+    from tertulia.swarm import bans
+
     sessions: list[dict[str, Any]] = []
     apps: set[str | None] = {None}
     async for row in rows(host, user=user):
@@ -189,7 +204,13 @@ async def export_user(host: Host, user: str) -> dict[str, Any]:
             if stored.value is not None:
                 state.setdefault(app or "", {})[key] = decode(stored.value, f"state {key!r}")
     memories = await _memories(host, user)
-    return {"user_id": user, "sessions": sessions, "state": state, "memories": memories}
+    return {
+        "user_id": user,
+        "sessions": sessions,
+        "state": state,
+        "memories": memories,
+        "bans": await bans.exported(host.store, user),
+    }
 
 
 async def _memories(host: Host, user: str) -> dict[str, list[dict[str, Any]]]:

@@ -22,5 +22,9 @@ SELECT key FROM sessions WHERE uid = ? AND status <> 'deleted'
 SELECT user FROM shared_state WHERE scope = 'user'
 UNION SELECT user FROM memory_owners WHERE typeof(user) = 'text'
 
+-- name: forget_bans
+-- (their kind and key: tertulia.swarm.bans)
+UPDATE entities SET value = NULL, version = version + 1 WHERE kind = 'tertulia.bans' AND key = ?
+
 -- name: renew
 UPDATE meta SET value = lower(hex(randomblob(16))) WHERE name = 'incarnation'

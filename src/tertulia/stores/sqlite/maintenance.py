@@ -218,7 +218,8 @@ def _repeat(db: Database, receipt: Receipt) -> None:
             row = queries.session(db, key)
             if row is not None:
                 engine.hide_session(db, row, bool(queries.children(db, key)))
-    if hashed := body.get("user"):
+    if (hashed := body.get("user")) and not body.get("held"):
+        db.execute(SQL["forget_bans"], (hashed,))
         for (user,) in db.execute(SQL["users"]).fetchall():
             if sha256(b"tertulia.1/user\0" + user.encode()).hexdigest() == hashed:
                 engine.forget_user(db, user)
