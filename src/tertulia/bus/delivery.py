@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from collections.abc import Callable
 from inspect import isawaitable, iscoroutinefunction
-from threading import Event, Lock, Thread
 from typing import Any
 
-from tertulia.bus.base import BusEvent, Listener
-from tertulia.bus.mailbox import Loop, Mailbox, log, within
-from tertulia.errors import UsageError
+from tertulia.bus.base import Listener
+from tertulia.bus.mailbox import Call, Loop, Mailbox, Monotonic, log, running_loop, within
+from tertulia.bus.threads import InThread
 
 BATCH = 256
 """Events after which the loop gets its turn."""
@@ -19,18 +17,6 @@ SLICE = 0.005
 """Seconds after which the loop gets its turn."""
 SLOW = 0.05
 """Seconds that a sync listener may block its loop, once."""
-LINGER = 1.0
-"""Seconds that an idle thread waits for more."""
-
-Monotonic = Callable[[], float]
-
-
-def running_loop() -> Loop | None:
-    """The loop that runs in this thread, if one does."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def assign(mailbox: Mailbox, fn: Listener, monotonic: Monotonic, told: Any = None) -> None:
@@ -46,17 +32,6 @@ def assign(mailbox: Mailbox, fn: Listener, monotonic: Monotonic, told: Any = Non
         mailbox.runner = Unbound(call) if loop is None else InTask(call, loop)
     else:
         mailbox.runner = InThread(call) if loop is None else OnLoop(call, loop)
-
-
-class Call:
-    """A listener, its mailbox, and the context in which it was registered."""
-
-    def __init__(self, mailbox: Mailbox, fn: Listener, monotonic: Monotonic) -> None:
-        self.mailbox = mailbox
-        self.fn = fn
-        self.monotonic = monotonic
-        self.context = copy_context()
-        self.context.run(within.set, mailbox)
 
 
 class OnLoop:
@@ -229,62 +204,6 @@ class Unbound:
 
     def beside(self, running: Loop) -> bool:
         return False
-
-
-class InThread:
-    """Calls a sync listener in a thread of its own, which ends when it was idle for a while."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._bell = Event()
-        self._lock = Lock()
-        self._alive = False
-
-    def wake(self, running: Loop | None) -> None:
-        with self._lock:
-            self._bell.set()
-            if self._alive:
-                return
-            self._alive = True
-        run = self._call.context.copy().run
-        try:
-            Thread(target=run, args=(self._work,), name="tertulia-bus", daemon=True).start()
-        except RuntimeError as error:
-            self._call.mailbox.drop_out(f"no thread could be started for it ({error})")
-
-    def stop(self) -> None:
-        """Let the thread end after the call that it is in."""
-        self._bell.set()
-
-    def gone(self) -> bool:
-        return False
-
-    def beside(self, running: Loop) -> bool:
-        return True
-
-    def _work(self) -> None:
-        mailbox = self._call.mailbox
-        while not mailbox.closed:
-            self._bell.clear()
-            while (event := mailbox.take()) is not None:
-                self._handle(event)
-            if mailbox.closed or self._bell.wait(LINGER):
-                continue
-            with self._lock:
-                if not self._bell.is_set():
-                    self._alive = False
-                    return
-
-    def _handle(self, event: BusEvent) -> None:
-        mailbox = self._call.mailbox
-        try:
-            result = self._call.fn(event)
-            if isinstance(result, Coroutine):
-                result.close()
-                raise UsageError("an async listener needs a loop: call listen where one runs")
-        except (Exception, asyncio.CancelledError) as error:
-            mailbox.failed(error)
-        mailbox.done += 1
 
 
 def _same(awaitable: Any) -> Any:

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from tertulia.bus.base import BusEvent, Filter, Listener
-from tertulia.bus.delivery import BATCH, running_loop
-from tertulia.bus.mailbox import Loop, Mailbox
+from tertulia.bus.delivery import BATCH
+from tertulia.bus.mailbox import Loop, Mailbox, running_loop
 from tertulia.errors import UsageError
 
 

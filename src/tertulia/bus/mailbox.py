@@ -7,11 +7,11 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from threading import RLock
 from typing import Protocol
 
-from tertulia.bus.base import BusEvent, compiled
+from tertulia.bus.base import BusEvent, Listener, compiled
 
 PATIENCE = 8
 """How many times emitters pause for a listener in another thread that makes no room."""
@@ -19,6 +19,7 @@ PAUSE = 0.001
 """Seconds that such a pause lasts."""
 
 Loop = asyncio.AbstractEventLoop
+Monotonic = Callable[[], float]
 
 log = logging.getLogger("tertulia.bus")
 
@@ -47,7 +48,10 @@ class Keeper(Protocol):
     """What a mailbox needs of its bus."""
 
     lock: RLock
-    overflowed: list[Mailbox]
+
+    def overflows(self, mailbox: Mailbox) -> None:
+        """Note a mailbox to be seen to; under the lock."""
+        ...
 
     def remove(self, mailbox: Mailbox) -> None:
         """Forget a mailbox; under the lock."""
@@ -209,7 +213,7 @@ class Mailbox:
             return
         self.lost += 1
         if self.lost == 1 or self.lost % self._size == 0:
-            self._keeper.overflowed.append(self)
+            self._keeper.overflows(self)
 
 
 class Outstanding:
@@ -231,3 +235,22 @@ class Outstanding:
     def give_up(self) -> None:
         """Wait no longer."""
         self._mailbox.gave_no_answer()
+
+
+class Call:
+    """A listener, its mailbox, and the context in which it was registered."""
+
+    def __init__(self, mailbox: Mailbox, fn: Listener, monotonic: Monotonic) -> None:
+        self.mailbox = mailbox
+        self.fn = fn
+        self.monotonic = monotonic
+        self.context = copy_context()
+        self.context.run(within.set, mailbox)
+
+
+def running_loop() -> Loop | None:
+    """The loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
