@@ -70,7 +70,8 @@ class Refusal(msgspec.Struct, frozen=True):
 Judgement = bool | Refusal
 """What a validator says: True, False, or a `Refusal`."""
 Judging = Judgement | Awaitable[Judgement]
-BanMessage = str | Callable[..., str | Awaitable[str | None] | None]
+Said = str | Awaitable[str | None] | None
+BanMessage = str | Callable[[PolicyContext], Said]
 
 
 class Policy:
@@ -83,7 +84,7 @@ class Policy:
 
     name: str = "Policy"
     """How it is called in verdicts, bans and events: the name of the class if that sets none."""
-    ban_message: BanMessage = BAN_MESSAGE
+    ban_message: str | Callable[..., Said] = BAN_MESSAGE
     """What the client hears when the policy refuses: text, or a function of the context (also
     async, also a method). None and empty text stand for the default text."""
     auto_ban: bool = False
