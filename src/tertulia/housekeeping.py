@@ -150,17 +150,8 @@ async def erase_user(host: Host, user: str) -> Erasure:
     """Delete a user's sessions, unless a legal hold stands, then their state, memories and bans."""
     from tertulia.swarm import bans
 
-    held: list[str] = []
-    erased = 0
     now = host.clock.now()
-    async for row in rows(host, user=user):
-        conversation = conversation_of(host, row.app, row.id)
-        try:
-            await ending.delete(conversation, Opening(), "a person's erasure", erasing=True)
-        except RetentionRefused:
-            held.append(row.id)
-        else:
-            erased += 1
+    erased, held = await _delete_sessions(host, user)
     out_of_reach = ["backups", "exports"]
     lifted = 0 if held else await bans.erase(host.store, user, now)
     body = {
@@ -184,6 +175,21 @@ async def erase_user(host: Host, user: str) -> Erasure:
         out_of_reach=out_of_reach,
         bans=lifted,
     )
+
+
+async def _delete_sessions(host: Host, user: str) -> tuple[int, list[str]]:
+    """How many sessions of a user were deleted, and the ids of those that a hold kept."""
+    erased = 0
+    held: list[str] = []
+    async for row in rows(host, user=user):
+        conversation = conversation_of(host, row.app, row.id)
+        try:
+            await ending.delete(conversation, Opening(), "a person's erasure", erasing=True)
+        except RetentionRefused:
+            held.append(row.id)
+        else:
+            erased += 1
+    return erased, held
 
 
 async def export_user(host: Host, user: str) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Bans:
         is. Raises InvalidInput, and VersionConflict when others change the bans of this client
         without end.
         """
+        identifier(client_id, "the id of a client")
         now = self._host.clock.now()
         if len(text(reason, "the reason of a ban")) > MAX_REASON:
             raise InvalidInput(f"the reason of a ban has at most {MAX_REASON:,} characters")
@@ -108,7 +109,7 @@ async def erase(store: LogStore, client_id: str, now: int) -> int:
 
 async def _change(store: LogStore, client_id: str, change: Change, now: int) -> list[Ban]:
     """Read, change and write a client's bans, again where another write came between."""
-    key = key_of(identifier(client_id, "the id of a client"))
+    key = key_of(client_id)
     for _ in range(TRIES - 1):
         try:
             return await _try_to_change(store, key, change, now)

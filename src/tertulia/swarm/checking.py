@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from inspect import isawaitable, ismethod, signature
 from typing import Any, Final, NamedTuple
 
+from msgspec import structs
+
 from tertulia.errors import PolicyError
 from tertulia.policies import (
     BAN_MESSAGE,
@@ -74,26 +76,19 @@ class Checker:
         steps = self._steps[direction]
         if bans and (ban := ban_of(bans, EVERYTHING, now)):
             first = steps[0].policy if steps else None
-            return await self._banned(direction, ban, first, context_of, ())
+            return await self._banned(direction, ban, first, context_of)
         passed: list[str] = []
         for policy, name, validate in steps:
             if bans and (ban := ban_of(bans, name, now)):
-                return await self._banned(direction, ban, policy, context_of, passed)
+                refused = await self._banned(direction, ban, policy, context_of)
+                return structs.replace(refused, passed=tuple(passed))
             if validate is None:
                 continue
             context = context_of(policy)
             judgement = await self._judge(name, validate, text, context)
             if not judgement:
-                reason = storable(judgement.reason) if isinstance(judgement, Refusal) else ""
-                return Verdict(
-                    allowed=False,
-                    direction=direction,
-                    policy=name,
-                    reason=reason,
-                    passed=tuple(passed),
-                    ban=await self._auto_ban(policy, client_id, reason, now),
-                    message=await self._message(policy, context),
-                )
+                refused = await self._refused(policy, judgement, context, client_id, now)
+                return structs.replace(refused, passed=tuple(passed))
             passed.append(name)
         return Verdict(allowed=True, direction=direction, passed=tuple(passed))
 
@@ -116,20 +111,25 @@ class Checker:
             name, f"gave no verdict but {said!r:.100}; return True, False or self.refuse(why)"
         )
 
-    async def _auto_ban(self, policy: Policy, client_id: str, reason: str, now: int) -> Ban | None:
-        if not policy.auto_ban:
-            return None
-        until = until_of(policy.ban_for, now)
-        changed = await self._bans.ban(client_id, policy.name, until, reason[:MAX_REASON])
-        return changed[0] if changed else None
+    async def _refused(
+        self, policy: Policy, judgement: Judgement, context: PolicyContext, client_id: str, now: int
+    ) -> Verdict:
+        reason = storable(judgement.reason) if isinstance(judgement, Refusal) else ""
+        changed: list[Ban] = []
+        if policy.auto_ban:
+            until = until_of(policy.ban_for, now)
+            changed = await self._bans.ban(client_id, policy.name, until, reason[:MAX_REASON])
+        return Verdict(
+            allowed=False,
+            direction=context.direction,
+            policy=policy.name,
+            reason=reason,
+            message=await self._message(policy, context),
+            ban=changed[0] if changed else None,
+        )
 
     async def _banned(
-        self,
-        direction: Direction,
-        ban: Ban,
-        policy: Policy | None,
-        context_of: ContextOf,
-        passed: Sequence[str],
+        self, direction: Direction, ban: Ban, policy: Policy | None, context_of: ContextOf
     ) -> Verdict:
         return Verdict(
             allowed=False,
@@ -137,10 +137,7 @@ class Checker:
             policy=ban.policy,
             reason=ban.reason,
             banned=True,
-            passed=tuple(passed),
-            message=BAN_MESSAGE
-            if policy is None
-            else await self._message(policy, context_of(policy)),
+            message=await self._message(policy, context_of(policy)) if policy else BAN_MESSAGE,
         )
 
     async def _message(self, policy: Policy, context: PolicyContext) -> str:
