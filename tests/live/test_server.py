@@ -180,6 +180,7 @@ async def test_bad_frames_are_answered_and_the_session_lives(tmp_path: Path, tex
         await socket.send({"type": "system.init"}, text=text)
         frame = await socket.connection.recv()
         assert isinstance(frame, str) == text
+        ready = json.loads(frame)
         wrong = [
             ({"type": "system.init"}, "already_open"),
             ({"type": "system.user.dtmf", "digit": 5}, "invalid_field"),
@@ -192,6 +193,9 @@ async def test_bad_frames_are_answered_and_the_session_lives(tmp_path: Path, tex
             await socket.send(frame, text=text)
             told = await socket.get("agent.error")
             assert (told["payload"]["code"], told["severity"]) == (code, "warning")
+            assert told["id"]
+            assert told["timestamp"]
+            assert told["session_id"] == ready["session_id"]
         await socket.says("it lives")
         assert (await socket.get("agent.llm.response.end"))["interrupted"] is False
 

@@ -10,8 +10,7 @@ from tests.live.talking import Card, Client, Recorder, eventually, live, settled
 from tertulia.live import OutputNode
 from tertulia.live import link as links
 from tertulia.live.link import Link
-from tertulia.server import socket as sockets
-from tertulia.server.socket import Limits
+from tertulia.server import limits
 from tertulia.wire.events import (
     AgentErrorEvent,
     AgentLog,
@@ -143,19 +142,9 @@ async def test_a_connection_gets_no_more_frames_a_second_than_its_rate(
     async def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    def never(*_: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(sockets, "monotonic", lambda: now[0])
-    monkeypatch.setattr(sockets.asyncio, "sleep", sleep)
-    unused: object = never
-    served = sockets.LiveSocket(
-        unused,  # pyright: ignore[reportArgumentType]
-        unused,  # pyright: ignore[reportArgumentType]
-        unused,  # pyright: ignore[reportArgumentType]
-        authenticator=None,
-        limits=Limits(rate=10),
-    )
+    monkeypatch.setattr(limits, "monotonic", lambda: now[0])
+    monkeypatch.setattr(limits.asyncio, "sleep", sleep)
+    pace = limits.Pace(10)
     for _ in range(20 + 1_000):
-        await served._pace()  # pyright: ignore[reportPrivateUsage]
+        await pace.keep()
     assert now[0] - 1_000 == pytest.approx(100, abs=1)

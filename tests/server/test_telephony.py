@@ -21,7 +21,7 @@ from tertulia import Agent, Runtime, Session, SQLiteStore
 from tertulia.errors import ConnectionDenied, ConnectionEnded, ConnectionLost
 from tertulia.live import AgentNode, AgentSession, Node, OutputNode, Settings
 from tertulia.server.hub import Hub
-from tertulia.server.socket import Limits
+from tertulia.server.limits import Limits
 from tertulia.server.telephony import Telephony
 from tertulia.testing import Pause, ScriptedModel, SimulatedCaller
 from tertulia.wire.carrier import (

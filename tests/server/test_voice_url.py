@@ -17,7 +17,7 @@ from tertulia import Runtime
 from tertulia.errors import ConfigurationError
 from tertulia.live import AgentSession, Settings
 from tertulia.server.hub import Hub
-from tertulia.server.socket import Limits
+from tertulia.server.limits import Limits
 from tertulia.server.telephony import Telephony
 from tertulia.wire.voice import signature
 

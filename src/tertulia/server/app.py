@@ -23,10 +23,12 @@ from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
 from tertulia.server import api, pages
 from tertulia.server.auth import Authenticator, Principal, resolve, token_of
+from tertulia.server.frames import LiveCodec
 from tertulia.server.hub import Hub
+from tertulia.server.limits import Limits
 from tertulia.server.origins import host_allowed, is_loopback, origin_allowed
 from tertulia.server.redaction import redact_logs
-from tertulia.server.socket import Limits, LiveCodec, LiveSocket, Receive, Scope, Send
+from tertulia.server.socket import LiveSocket, Receive, Scope, Send
 from tertulia.server.telephony import Telephony
 from tertulia.wire.frames import MAX_FRAME
 

@@ -15,7 +15,8 @@ from tertulia.live.link import REPLACED, Link
 from tertulia.live.session import AgentSession
 from tertulia.runtime import Runtime
 from tertulia.server.hub import Hub
-from tertulia.server.socket import Limits, LiveSocket, Receive, Scope, Send
+from tertulia.server.limits import Limits
+from tertulia.server.socket import LiveSocket, Receive, Scope, Send
 from tertulia.wire.events import AgentErrorEvent, AgentSpeak, EndCall, LiveEvent, SystemInit
 from tertulia.wire.relay import BY_CARRIER, Relay
 
@@ -107,7 +108,6 @@ class CallSocket(LiveSocket):
 
         await super()._serve(session, link, receiving, send)
 
-    async def _bad_frame(self, error: InvalidFrame, link: Link) -> None:
-        await super()._bad_frame(error, link)
-        if self._session is not None:
-            await self._session.report(str(error), payload={"code": error.code})
+    async def _bad_frame(self, error: InvalidFrame, session: AgentSession, link: Link) -> None:
+        await super()._bad_frame(error, session, link)
+        await session.report(str(error), payload={"code": error.code})

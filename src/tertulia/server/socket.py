@@ -6,11 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from time import monotonic
-from typing import Any, Protocol
-from urllib.parse import parse_qsl
-
-import msgspec
+from typing import Any
 
 from tertulia.errors import (
     AgentError,
@@ -24,10 +20,12 @@ from tertulia.live.link import Link
 from tertulia.live.session import AgentSession
 from tertulia.runtime import Runtime
 from tertulia.server.auth import Authenticator, token_of
+from tertulia.server.frames import Codec, error_event, fault_of
+from tertulia.server.handshake import Gone, Refused, reason_of, with_query
 from tertulia.server.hub import Hub
+from tertulia.server.limits import Limits, Pace
 from tertulia.server.protocol import EXTENSION
-from tertulia.wire.events import AgentErrorEvent, LiveEvent, SystemInit, fill
-from tertulia.wire.frames import MAX_FRAME, decode, encode
+from tertulia.wire.events import LiveEvent, SystemInit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,75 +33,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger("tertulia.server")
 
-
 _STAYING = 3_600.0
 """Seconds that a session stays without its client while the server shuts down, which ends it."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server takes from clients."""
-
-    connections: int = 10_000
-    frame: int = MAX_FRAME
-    """Bytes of one frame."""
-    rate: float | None = None
-    """Frames a second of one connection, with bursts of twice as many; None is no limit."""
-    init_in: float = 10.0
-    """Seconds that a client has to say `system.init`."""
-    bad_frames: int = 100
-    """Frames that cannot be understood, in a row, until the connection is closed."""
-    close_in: float = 5.0
-    """Seconds that a client has to take what waits for it when it is closed."""
-
-
-class Codec(Protocol):
-    """How a client's frames become events, and events its frames."""
-
-    def decode(self, data: bytes | str) -> list[LiveEvent]:
-        """The events in a frame. Raises InvalidFrame."""
-        ...
-
-    def encode(self, event: LiveEvent) -> bytes | str | None:
-        """The frame of an event; None where there is none. Raises InvalidFrame."""
-        ...
-
-    def refuse(self, error: InvalidFrame) -> bytes | str | None:
-        """The frame that says what is wrong with one of the client's."""
-        ...
-
-
-class LiveCodec:
-    """Our own frames: text or binary, as the client's first one."""
-
-    def __init__(self, limit: int = MAX_FRAME) -> None:
-        self._limit = limit
-        self._as_text: bool | None = None
-
-    def decode(self, data: bytes | str) -> list[LiveEvent]:
-        """The event in a frame. Raises InvalidFrame."""
-        if self._as_text is None:
-            self._as_text = isinstance(data, str)
-        return [decode(data, self._limit)]
-
-    def encode(self, event: LiveEvent) -> bytes | str:
-        """The frame of an event. Raises InvalidFrame."""
-        data = encode(event)
-        return data.decode() if self._as_text else data
-
-    def refuse(self, error: InvalidFrame) -> bytes | str:
-        """An `agent.error`."""
-        told = AgentErrorEvent(message=str(error), payload={"code": error.code})
-        fill(told, "direction", "out")
-        return self.encode(told)
-
-
-class Refused(Exception):
-    """The connection is not let in; has the code and the reason of its close."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
+_TOO_MANY_BAD = 1008
+_ONLY_BAD = "too many frames that cannot be understood"
 
 
 class LiveSocket:
@@ -135,8 +68,7 @@ class LiveSocket:
         self._writes: Callable[[bytes | str], bool] | None = None
         self._after: int | None = None
         self._bad = 0
-        self._tokens = 0.0
-        self._filled = 0.0
+        self._pace = Pace(limits.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the connection from its handshake to its end."""
@@ -153,7 +85,7 @@ class LiveSocket:
         except Refused as refused:
             hub.counts.refused += 1
             await _close(send, refused.code, refused.reason)
-        except _Gone:
+        except Gone:
             pass  # the client left before there was a session
         else:
             await self._serve(session, link, receive, send)
@@ -187,13 +119,13 @@ class LiveSocket:
             user = self._user_of(init)
         link = Link()
         try:
-            asked = _asked(init, scope["query_string"])
+            asked = with_query(init, scope["query_string"])
             self._after = asked.after
             return link, await self._hub.enter(self._runtime, asked, link, user_id=user)
         except InvalidInput as error:
             raise Refused(links.INVALID, str(error)) from error
         except SessionError as error:
-            raise Refused(links.NOT_ALLOWED, _reason(error)) from error
+            raise Refused(links.NOT_ALLOWED, reason_of(error)) from error
         except AgentError as error:
             _log.error("a live session could not be opened", exc_info=error)
             raise Refused(
@@ -256,51 +188,41 @@ class LiveSocket:
         self, session: AgentSession, receive: Receive, send: Send, link: Link
     ) -> tuple[str, bool]:
         """Take the client's frames until it leaves: why it left, and whether for good."""
-        limited = self._limits.rate is not None
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 code = message.get("code", 1005)
                 return f"closed with {code}", code == links.NORMAL and link.closed is None
-            if limited:
-                await self._pace()
+            await self._pace.keep()
             data = message.get("bytes")
             if data is None:
                 data = message.get("text", "")
             try:
                 events = self._codec.decode(data)
             except InvalidFrame as error:
-                await self._bad_frame(error, link)
+                await self._bad_frame(error, session, link)
                 continue
             for event in events:
-                wrong = _wrong(event)
+                wrong = fault_of(event)
                 if wrong is None:
                     self._bad = 0
                     await session.receive(event)
                 else:
-                    await self._bad_frame(wrong, link)
+                    await self._bad_frame(wrong, session, link)
 
-    async def _bad_frame(self, error: InvalidFrame, link: Link) -> None:
+    async def _bad_frame(self, error: InvalidFrame, session: AgentSession, link: Link) -> None:
         """Tell the client what was wrong; who sends nothing else is closed."""
+        told = error_event(error)
+        session.stamp(told, "out")
+        link.push(told)
+        if self._too_many_bad():
+            link.close(_TOO_MANY_BAD, _ONLY_BAD)
+
+    def _too_many_bad(self) -> bool:
+        """Count a frame that cannot be understood; whether it was one too many."""
         self._hub.counts.bad_frames += 1
         self._bad += 1
-        told = AgentErrorEvent(message=str(error), payload={"code": error.code})
-        fill(told, "direction", "out")
-        link.push(told)
-        if self._bad >= self._limits.bad_frames:
-            link.close(1008, "too many frames that cannot be understood")
-
-    async def _pace(self) -> None:
-        """Let a client wait that sends faster than it may."""
-        rate = self._limits.rate or 1.0
-        now = monotonic()
-        self._tokens = min(rate * 2, self._tokens + (now - self._filled) * rate)
-        self._filled = now
-        if self._tokens < 1:
-            await asyncio.sleep((1 - self._tokens) / rate)
-            self._filled = monotonic()
-            self._tokens = 1
-        self._tokens -= 1
+        return self._bad >= self._limits.bad_frames
 
     async def _write(self, session: AgentSession, link: Link, send: Send) -> None:
         """Write what the link has, and close the connection when it is closed."""
@@ -349,7 +271,7 @@ class LiveSocket:
 
     async def _events(self, message: MutableMapping[str, Any], send: Send) -> list[LiveEvent]:
         if message["type"] == "websocket.disconnect":
-            raise _Gone
+            raise Gone
         data = message.get("bytes")
         try:
             return self._codec.decode(message.get("text", "") if data is None else data)
@@ -358,17 +280,11 @@ class LiveSocket:
             return []
 
     async def _refuse(self, error: InvalidFrame, send: Send) -> None:
-        self._hub.counts.bad_frames += 1
-        self._bad += 1
-        if self._bad >= self._limits.bad_frames:
-            raise Refused(1008, "too many frames that cannot be understood")
+        if self._too_many_bad():
+            raise Refused(_TOO_MANY_BAD, _ONLY_BAD)
         data = self._codec.refuse(error)
         if data is not None:
             await _send(send, data)
-
-
-class _Gone(Exception):
-    """The client left before it said anything."""
 
 
 async def _send(send: Send, data: bytes | str) -> None:
@@ -382,41 +298,6 @@ async def _close(send: Send, code: int, reason: str) -> None:
     await send({"type": "websocket.close", "code": code, "reason": _short(reason)})
 
 
-def _wrong(event: LiveEvent) -> InvalidFrame | None:
-    """What is wrong with an event for a session that is open."""
-    if isinstance(event, SystemInit):
-        said = "the session is open already; system.init is the first frame only"
-        return InvalidFrame(said, code="already_open")
-    if event.id is not None and not 0 < len(event.id) <= 200:
-        said = "the id of an event is text of 1 to 200 characters"
-        return InvalidFrame(said, code="invalid_field")
-    return None
-
-
 def _short(reason: str) -> str:
     """A reason as long as a close frame may have it."""
     return reason.encode()[:120].decode(errors="ignore")
-
-
-def _reason(error: AgentError) -> str:
-    """Why a session cannot be had; not whose it is."""
-    if isinstance(error, PermissionError):
-        return "the session belongs to somebody else"
-    return str(error)
-
-
-def _asked(init: SystemInit, query: bytes) -> SystemInit:
-    """The first frame, with what the query says where the frame says nothing.
-
-    Raises InvalidInput.
-    """
-    said = dict(parse_qsl(query.decode("latin-1")))
-    session_id = init.session_id or said.get("session_id")
-    after = init.after
-    if after is None and "after" in said:
-        if not (said["after"].isascii() and said["after"].isdigit()) or len(said["after"]) > 15:
-            raise InvalidInput("after is a seq: a whole number from 0 on")
-        after = int(said["after"])
-    if after is not None and after < 0:
-        raise InvalidInput("after is a seq: a whole number from 0 on")
-    return msgspec.structs.replace(init, session_id=session_id, after=after, token=None)
