@@ -28,6 +28,7 @@ WORKLOADS = {
     "agent_tokens": "benchmarks.agent_turns:tokens",
     "agent_syncs": "benchmarks.agent_sessions:syncs",
     "agent_sessions": "benchmarks.agent_sessions:sessions",
+    "bus": "benchmarks.bus_load:events",
     "live_graph": "benchmarks.live_chains:events",
     "live_echo": "benchmarks.live_load:echo",
     "live_idle": "benchmarks.live_load:idle",

@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import (
     agents,
     append,
+    bus,
     concurrent,
     flat,
     importtime,
@@ -36,6 +37,7 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "flat": flat.measure,
     "reads": reads.measure,
     "agents": agents.measure,
+    "bus": bus.measure,
     "live_graph": live_graph.measure,
     "live_socket": live_socket.measure,
 }
