@@ -13,10 +13,12 @@ from tertulia.stores import MemoryStore, SessionStore, SQLiteStore, open_store
 
 if TYPE_CHECKING:
     from tertulia.agents import Agent, AgentRouter, LanguageModel, RunContext, tool
+    from tertulia.bus import BusEvent
     from tertulia.entity import Entity, query
     from tertulia.live import AgentNode, AgentSession, BackgroundNode, Node, OutputNode
     from tertulia.memory import Memory, VectorMemoryService
     from tertulia.server import JWT, AgentApp, Telephony, Token
+    from tertulia.swarm import Answer, ClientSession, Policy, Rescue, Swarm
     from tertulia.wire.events import LiveEvent
 
 __version__ = "0.1.0"
@@ -28,7 +30,10 @@ __all__ = [
     "AgentNode",
     "AgentRouter",
     "AgentSession",
+    "Answer",
     "BackgroundNode",
+    "BusEvent",
+    "ClientSession",
     "Entity",
     "Event",
     "LanguageModel",
@@ -38,11 +43,14 @@ __all__ = [
     "Message",
     "Node",
     "OutputNode",
+    "Policy",
+    "Rescue",
     "RunContext",
     "Runtime",
     "SQLiteStore",
     "Session",
     "SessionStore",
+    "Swarm",
     "Telephony",
     "Token",
     "ToolCall",
@@ -60,14 +68,20 @@ _DOORS = {
     "AgentNode": "live",
     "AgentRouter": "agents",
     "AgentSession": "live",
+    "Answer": "swarm",
     "BackgroundNode": "live",
+    "BusEvent": "bus",
+    "ClientSession": "swarm",
     "Entity": "entity",
     "LanguageModel": "agents",
     "LiveEvent": "wire.events",
     "Memory": "memory",
     "Node": "live",
     "OutputNode": "live",
+    "Policy": "swarm",
+    "Rescue": "swarm",
     "RunContext": "agents",
+    "Swarm": "swarm",
     "Telephony": "server",
     "Token": "server",
     "VectorMemoryService": "memory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet, WeakValueDictionary, finalize, ref
@@ -26,8 +26,10 @@ from tertulia.stores import SQLiteStore, open_store, sqlite
 from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats
 
 if TYPE_CHECKING:
+    from tertulia.bus import Bus
     from tertulia.memory import Memory, MemoryService
     from tertulia.stores.sqlite import maintenance
+    from tertulia.swarm import ClientSession, SessionConnectionService, Swarm
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +59,9 @@ class Runtime:
     `store` is an address (``sqlite:///x.db``, ``memory:``), a store, or a `SessionStore` of
     yours; None is the configured default (`configure`, ``TERTULIA_STORE``, else memory). Inside
     ``async with Runtime(…)`` sessions made without ``runtime=`` belong to it, and agents without
-    a model use `model`. Nothing is opened before it is used. Raises ConfigurationError for an
-    address that cannot be.
+    a model use `model`. `swarms` are those whose clients it serves; `bus` carries what happens to
+    them, in this process where none is given. Nothing is opened before it is used. Raises
+    ConfigurationError for an address that cannot be, and for two swarms of one name.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Runtime:
         store: str | LogStore | SessionStore | None = None,
         *,
         model: Any = None,
+        swarms: Iterable[Swarm] = (),
+        bus: Bus | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
@@ -79,6 +84,11 @@ class Runtime:
         self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
         self._tokens: list[Any] = []
         self._finder: MemoryService | None = None
+        self._bus = bus
+        self._clients: SessionConnectionService | None = None
+        given = list(swarms)
+        if given:
+            self._clients = self._serve(given)
         _open.add(self)
 
     # -- what the living things need
@@ -138,6 +148,44 @@ class Runtime:
         if self._finder is None:
             self._finder = VectorMemoryService()
         return Memory(self._finder, user_id, app_name, runtime=self)
+
+    # -- clients of swarms
+
+    @property
+    def bus(self) -> Bus:
+        """Carries what happens to clients to those who listen."""
+        if self._bus is None:
+            from tertulia.bus import LocalBus
+
+            self._bus = LocalBus(clock=self._clock)
+        return self._bus
+
+    @property
+    def clients(self) -> SessionConnectionService:
+        """Keeps one live client session for each client and swarm."""
+        if self._clients is None:
+            self._clients = self._serve(())
+        return self._clients
+
+    def swarm(self, name: str) -> Swarm:
+        """A swarm of this runtime. Raises UnknownName."""
+        return self.clients.swarm(name)
+
+    def client_session(self, client_id: str, swarm: str | Swarm) -> ClientSession:
+        """The live session of a client in a swarm: the same one until it is disposed.
+
+        Raises UnknownName for a swarm that is not here, InvalidInput.
+        """
+        return self.clients.get(client_id, swarm)
+
+    def client_sessions(self) -> list[ClientSession]:
+        """The client sessions that live in this process."""
+        return [] if self._clients is None else self._clients.live()
+
+    def _serve(self, swarms: Iterable[Swarm]) -> SessionConnectionService:
+        from tertulia.swarm.services import SessionConnectionService
+
+        return SessionConnectionService(self, self.bus, swarms)
 
     # -- sessions
 
@@ -242,11 +290,21 @@ class Runtime:
         if os.getpid() != self._pid:
             return
         try:
+            await self._end_clients()
             await self.flush()
         finally:
             _open.discard(self)
             forget(self)
             await self._store.close()
+
+    async def _end_clients(self) -> None:
+        """Dispose the client sessions, then close the bus."""
+        if self._clients is not None:
+            await self._clients.close()
+        if self._bus is not None and doors.current_loop() is not None:
+            await self._bus.aclose()
+        elif self._bus is not None:
+            self._bus.close()
 
     async def __aenter__(self) -> Self:
         manager = hosts.using(self)

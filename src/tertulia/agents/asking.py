@@ -12,8 +12,8 @@ import msgspec
 from tertulia import events, telemetry
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
-from tertulia.agents.oversight import Oversight
 from tertulia.agents.outputs import Output, prepare_output
+from tertulia.agents.oversight import Oversight
 from tertulia.agents.protocol import (
     FINAL_RESULT,
     ModelEvent,

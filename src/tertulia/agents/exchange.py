@@ -165,6 +165,11 @@ class Exchange:
             cancel()
 
     @property
+    def turn(self) -> Turn | None:
+        """The turn, once it has begun."""
+        return self._turn
+
+    @property
     def reason(self) -> str | None:
         """Why a stop was asked for before the turn had begun."""
         return self._reason

@@ -14,8 +14,8 @@ from tertulia.agents.asking import Answer, Asking, BrokenAnswer
 from tertulia.agents.context import RunContext
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.oversight import Again, Oversight, Pass, Say
-from tertulia.agents.response import HandoffMade, Response, StreamEvent
 from tertulia.agents.protocol import UsageReport
+from tertulia.agents.response import HandoffMade, Response, StreamEvent
 from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
 from tertulia.agents.window import Budget, visible
@@ -93,7 +93,7 @@ class Loop:
         self._speak(self._plan.cast.speaker(agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
         if self._oversight is not None:
-            said = await self._oversight.begin(self._context)
+            said = await self._oversight.begin(self._context, resumed=self._plan.resuming)
             if said is not None:
                 return await self.say(said)
         if calls and not await self._resume(calls):

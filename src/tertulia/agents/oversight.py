@@ -54,8 +54,8 @@ class Oversight:
     instead: Say | None = None
     """Somebody gave the answer already: the turn ends with it."""
 
-    async def begin(self, context: RunContext) -> Say | None:
-        """The turn begins, and nothing was asked yet; what to answer without asking."""
+    async def begin(self, context: RunContext, *, resumed: bool) -> Say | None:
+        """The turn begins, or goes on; what to answer without asking the model."""
 
     def speaks(self, name: str | None, *, first: bool) -> None:
         """An agent speaks from here on."""

@@ -1,1 +1,29 @@
-"""Swarms: client sessions with navigation, policies and a bus."""
+"""Swarms: agents that share the conversation of a client, with policies, navigation and a bus."""
+
+from tertulia.policies import Ban, Policy, PolicyContext, Refusal, Verdict
+from tertulia.swarm.answer import Answer, Outgoing
+from tertulia.swarm.client import ClientSession
+from tertulia.swarm.connecting import Send
+from tertulia.swarm.rescue import Failure, Rescue, Retry
+from tertulia.swarm.services import SessionConnectionService, SessionPublicService
+from tertulia.swarm.streams import AnswerStream
+from tertulia.swarm.swarm import Swarm
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Ban",
+    "ClientSession",
+    "Failure",
+    "Outgoing",
+    "Policy",
+    "PolicyContext",
+    "Refusal",
+    "Rescue",
+    "Retry",
+    "Send",
+    "SessionConnectionService",
+    "SessionPublicService",
+    "Swarm",
+    "Verdict",
+]

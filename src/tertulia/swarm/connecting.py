@@ -1,0 +1,75 @@
+"""Connectors: whoever gets what goes out to a client."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from tertulia.errors import InvalidInput
+from tertulia.handle import MessageLike
+from tertulia.swarm.answer import Answer, Outgoing
+
+if TYPE_CHECKING:
+    from tertulia.swarm.client import ClientSession
+
+Connector = Callable[[Outgoing], "Awaitable[Any] | Any"]
+
+
+class Send:
+    """What `connect` gives: ``answer = await send("…")``. Awaiting it alone gives it again."""
+
+    def __init__(self, client: ClientSession, connector: Connector) -> None:
+        if not callable(connector):
+            raise InvalidInput(f"{connector!r} cannot be called, so it is no connector")
+        self._client = client
+        self._connector = connector
+        self._closed = False
+
+    async def __call__(self, message: str | MessageLike, **options: Any) -> Answer:
+        """Execute a message, hand the answer to the connector, and return it.
+
+        Options are those of `ClientSession.execute`. Raises what that and the connector raise.
+        """
+        return await self.hand(await self._client.execute(message, **options))
+
+    def scheduled(self, delay: float = 1.0) -> Callable[..., Awaitable[Answer]]:
+        """As `ClientSession.scheduled`; the connector gets the answer once."""
+        return self._client.scheduled(delay).through(self)
+
+    def rate(self, delay: float = 10.0) -> Callable[..., Awaitable[Answer]]:
+        """As `ClientSession.rate`; the connector gets the answers."""
+        return self._client.rate(delay).through(self)
+
+    def close(self) -> None:
+        """Disconnect; again is no error."""
+        self._closed = True
+        self._client.disconnect(self)
+
+    def __await__(self) -> Generator[Any, Any, Send]:
+        yield from self._client.begin().__await__()
+        return self
+
+    async def hand(self, answer: Answer) -> Answer:
+        """Hand an answer to the connector; what was emitted it has already."""
+        if answer and not (answer.emitted or self._closed):
+            await self.give(Outgoing(str(answer), answer.agent, self._client.client_id))
+        return answer
+
+    async def give(self, outgoing: Outgoing) -> None:
+        """Call the connector."""
+        made = self._connector(outgoing)
+        if isawaitable(made):
+            await made
+
+
+async def deliver(sends: Iterable[Send], outgoing: Outgoing) -> None:
+    """Tell every connector; raises what the first one raised, once all were told."""
+    failed: Exception | None = None
+    for send in sends:
+        try:
+            await send.give(outgoing)
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed

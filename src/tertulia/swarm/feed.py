@@ -1,0 +1,195 @@
+"""The feed: what is committed to a client's log, as events of the bus."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from tertulia import events
+from tertulia.bus import Bus, BusEvent
+from tertulia.codec import body_of
+from tertulia.drafting import Draft
+from tertulia.events import Record
+from tertulia.messages import Message
+from tertulia.swarm.answer import COMMITTED, EMITTED, kind_of
+
+_log = logging.getLogger("tertulia.swarm")
+
+_TOPICS: Final[dict[str, tuple[str, str]]] = {
+    events.TURN_STARTED: ("execution", "begin"),
+    events.TURN_RESUMED: ("execution", "begin"),
+    events.TURN_COMPLETED: ("execution", "end"),
+    events.TURN_FAILED: ("execution", "end"),
+    events.TURN_INTERRUPTED: ("execution", "end"),
+    events.TURN_ABANDONED: ("execution", "end"),
+    events.TURN_SUSPENDED: ("execution", "end"),
+    events.TOOL_CALLED: ("tool", "call"),
+    events.TOOL_RETURNED: ("tool", "return"),
+    events.TOOL_FAILED: ("tool", "error"),
+    events.HANDOFF: ("navigation", "change"),
+    events.STATE_SET: ("state", "set"),
+    events.STATE_DELETED: ("state", "delete"),
+    events.RESCUE: ("rescue", "rescue"),
+    events.SESSION_CLEARED: ("session", "commit-flush"),
+}
+_ENDS: Final = {
+    events.TURN_COMPLETED: "answer",
+    events.TURN_FAILED: "error",
+    events.TURN_INTERRUPTED: "cancelled",
+    events.TURN_ABANDONED: "abandoned",
+}
+_COMMITS: Final = {
+    "user": "commit-user-message",
+    "assistant": "commit-assistant-message",
+    "system": "commit-system-message",
+    "tool": "commit-tool-output",
+}
+
+
+class Feed:
+    """Publishes what is committed for one client; nothing is made that nobody listens to."""
+
+    def __init__(self, bus: Bus, client_id: str, swarm: str) -> None:
+        self._bus = bus
+        self._client_id = client_id
+        self._swarm = swarm
+        self._asked: Message | None = None
+        self._said: Message | None = None
+        self._agent: str | None = None
+        self.changes: list[BusEvent] = []
+        """Changes of agent that the client's callback is yet to be told of."""
+        self.tells_changes = False
+
+    def event(
+        self,
+        source: str,
+        kind: str,
+        record: Record | None = None,
+        *,
+        input: dict[str, Any] | None = None,  # noqa: A002 - the name of the page
+        output: dict[str, Any] | None = None,
+        **context: Any,
+    ) -> BusEvent:
+        """An event of this client."""
+        named = {key: value for key, value in context.items() if value is not None}
+        return BusEvent(
+            type=kind,
+            source=f"{source}-bus",
+            input=input or {},
+            output=output or {},
+            context={"swarm_name": self._swarm, **named},
+            client_id=self._client_id,
+            seq=None if record is None else record.seq,
+            time=None if record is None else record.time,
+        )
+
+    def wants(self, source: str, kind: str) -> bool:
+        """Whether somebody listens to an event of this client."""
+        return self._bus.wants(self._client_id, f"{source}.{kind}")
+
+    def observe(self, draft: Draft) -> None:
+        """A change of the log was committed. What goes wrong here must not touch the turn."""
+        try:
+            self._observe(draft)
+        except Exception:
+            _log.exception("the bus could not be told of a change")
+
+    def _observe(self, draft: Draft) -> None:
+        messages = {message.seq: message for message in draft.messages}
+        for record in draft.records:
+            if record.type == events.MESSAGE_ADDED:
+                self._message(record, messages.get(record.seq))
+            elif record.type == events.POLICY_CHECKED:
+                self._checked(record)
+            else:
+                self._fact(record)
+
+    # -- inside
+
+    def _message(self, record: Record, message: Message | None) -> None:
+        if message is None:
+            return
+        if message.role == "user":
+            self._asked = message
+        elif message.role == "assistant":
+            self._said, self._agent = message, message.agent
+        self._push("history", "push", record, message)
+        kind = kind_of(message)
+        if kind == EMITTED:
+            self._push("session", "emit", record, message)
+        elif kind == COMMITTED and message.role in _COMMITS:
+            self._push("session", _COMMITS[message.role], record, message)
+        elif message.role == "assistant" and not message.tool_calls:
+            self._push("agent", "output", record, message)
+
+    def _push(self, source: str, kind: str, record: Record, message: Message) -> None:
+        if not self.wants(source, kind):
+            return
+        said = {"message": message.text, "role": message.role}
+        if "kind" in (message.metadata or {}):
+            said["kind"] = kind_of(message)
+        told = {"output": said} if source == "agent" else {"input": said}
+        self._bus.publish(self.event(source, kind, record, agent_name=message.agent, **told))
+
+    def _checked(self, record: Record) -> None:
+        body = body_of(record)
+        kind = f"validate-{body['direction']}"
+        if self.wants("policy", kind):
+            text = body.pop("text", None)
+            said = {} if text is None else {"message": text}
+            policy = body.get("policy")
+            event = self.event("policy", kind, record, input=said, output=body, policy_name=policy)
+            self._bus.publish(event)
+        if record.turn == record.seq and body["direction"] == "input" and not body["allowed"]:
+            self._executed(record, "ban", body_of(record).get("text", ""), policy=body["policy"])
+
+    def _fact(self, record: Record) -> None:
+        if record.type == events.HANDOFF:
+            self._moved(record)
+        source, kind = _TOPICS.get(record.type, ("", ""))
+        if source and self.wants(source, kind):
+            self._bus.publish(self._of_fact(source, kind, record))
+        if record.type in _ENDS:
+            said = self._said
+            ended = _ENDS[record.type]
+            if ended == "answer" and said is not None and kind_of(said) != EMITTED:
+                ended = kind_of(said)
+            self._executed(record, ended, None)
+            self._asked = self._said = None
+
+    def _of_fact(self, source: str, kind: str, record: Record) -> BusEvent:
+        body = body_of(record)
+        if source == "tool":
+            return self.event(source, kind, record, output=body, tool_name=body.get("name"))
+        if source == "execution":
+            outcome = record.type.partition(".")[2]
+            agent = body.get("agent")
+            told = {} if kind == "begin" else {"outcome": outcome}
+            return self.event(source, kind, record, output=told, agent_name=agent)
+        if source == "navigation":
+            return self.event(source, kind, record, output=body, agent_name=body.get("to"))
+        if source == "state":
+            return self.event(source, kind, record, input=body, state_name=body.get("key"))
+        return self.event(source, kind, record, output=body, agent_name=body.get("agent"))
+
+    def _moved(self, record: Record) -> None:
+        if self.tells_changes:
+            self.changes.append(self._of_fact("navigation", "change", record))
+
+    def _executed(self, record: Record, kind: str, text: str | None, **context: Any) -> None:
+        if not self.wants("session", "execute"):
+            return
+        asked, said = self._asked, self._said
+        message = text if text is not None else "" if asked is None else asked.text
+        mode = "user" if asked is None else (asked.metadata or {}).get("mode", "user")
+        answered = "" if said is None or text is not None else said.text
+        event = self.event(
+            "session",
+            "execute",
+            record,
+            input={"message": message, "mode": mode},
+            output={"message": answered, "kind": kind},
+            agent_name=self._agent,
+            policy_name=context.get("policy"),
+        )
+        self._bus.publish(event)

@@ -1,0 +1,212 @@
+"""The life of a client session in this process: who holds it, what runs of it, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from tertulia.agents.exchange import Exchange
+from tertulia.bus import BusEvent
+from tertulia.doors import Outcome
+from tertulia.errors import ClientDisposed
+from tertulia.swarm.oversight import SwarmOversight
+from tertulia.turns import own_turn
+
+if TYPE_CHECKING:
+    from tertulia.swarm.client import ClientSession
+
+_log = logging.getLogger("tertulia.swarm")
+
+ENDING = 5.0
+"""Seconds that a disposal waits for the turns that it has stopped."""
+HANDING = 1.0
+"""Seconds that a disposal waits for the listeners to get its event."""
+
+Forget = Callable[["ClientSession"], None]
+
+
+class Life:
+    """Begins with the first use of a client session, and ends once, with its disposal."""
+
+    def __init__(self, client: ClientSession, forget: Forget | None) -> None:
+        self._client = client
+        self._forget = forget
+        self._lock = threading.Lock()
+        self.holders = 0
+        self.disposed: Outcome[None] | None = None
+        self._begun: Outcome[None] | None = None
+        self.running: dict[Exchange, SwarmOversight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told: list[tuple[str, BusEvent]] = []
+        """Callbacks that are yet to be called."""
+        self._used = client.host.clock.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def check(self) -> None:
+        """Raise ClientDisposed after the end."""
+        if self.disposed is not None:
+            client = self._client
+            raise ClientDisposed(
+                f"client session {client.client_id!r} of swarm {client.swarm.name!r} was "
+                f"disposed; get a new one: runtime.client_session({client.client_id!r}, "
+                f"{client.swarm.name!r})",
+                session_id=client.session.id,
+            )
+
+    # -- holding
+
+    def hold(self) -> None:
+        """One holder more. Raises ClientDisposed."""
+        with self._lock:
+            self.check()
+            self.holders += 1
+
+    def let_go(self) -> bool:
+        """One holder less; whether it was the last one."""
+        with self._lock:
+            self.holders -= 1
+            return self.holders == 0
+
+    # -- use
+
+    async def begin(self) -> None:
+        """It is about to be used. Calls `on_init` before all else, once. Raises ClientDisposed."""
+        self.check()
+        self._used = self._client.host.clock.monotonic()
+        begun = self._begun
+        if begun is not None:
+            if not begun.done:
+                await begun
+            await self.call_told()
+            return
+        begun = self._begun = Outcome()
+        try:
+            self._watch()
+            await self.call("on_init", self._client.feed.event("session", "init"))
+        finally:
+            begun.set_result(None)
+        await self.call_told()
+
+    def enter(self, exchange: Exchange, oversight: SwarmOversight) -> None:
+        """A turn is about to run. Raises ClientDisposed."""
+        self.check()
+        self.running[exchange] = oversight
+
+    async def leave(self, exchange: Exchange) -> None:
+        """A turn has ended."""
+        self.running.pop(exchange, None)
+        self._used = self._client.host.clock.monotonic()
+        self.tell_changes()
+        await self.call_told()
+        await self.heard()
+
+    async def heard(self) -> None:
+        """Let listeners that are quick hear what was published, before the caller goes on."""
+        if self._client.bus.subscriptions:
+            await asyncio.sleep(0)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something as a task of this session."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a task of a client session failed", exc_info=task.exception())
+
+    def stop(self, reason: str) -> list[Exchange]:
+        """Ask what runs to stop."""
+        stopped = list(self.running)
+        for exchange in stopped:
+            exchange.stop(reason)
+        return stopped
+
+    # -- callbacks
+
+    def later(self, name: str, event: BusEvent) -> None:
+        """Call a callback at the next opportunity to wait for it."""
+        if getattr(self._client.swarm.callbacks, name) is not None:
+            self._told.append((name, event))
+
+    def tell_changes(self) -> None:
+        """Note the changes of agent for their callback."""
+        changes, self._client.feed.changes = self._client.feed.changes, []
+        for event in changes:
+            self.later("on_agent_changed", event)
+
+    async def call_told(self) -> None:
+        """Call the callbacks that were noted."""
+        while self._told:
+            name, event = self._told.pop(0)
+            await self.call(name, event)
+
+    async def call(self, name: str, event: BusEvent) -> None:
+        """Call a callback; what it raises is logged, and changes nothing."""
+        callback = getattr(self._client.swarm.callbacks, name)
+        if callback is None:
+            return
+        try:
+            made = callback(self._client, event)
+            if isawaitable(made):
+                await made
+        except Exception:
+            _log.exception("%s of swarm %r failed", name, self._client.swarm.name)
+
+    # -- the end
+
+    async def dispose(self) -> None:
+        """End it, once; whoever comes later waits for the end, unless it would wait for itself."""
+        with self._lock:
+            mine = self.disposed is None
+            self.disposed = disposed = self.disposed or Outcome()
+        inside = own_turn(self._client.session._conversation) is not None  # pyright: ignore[reportPrivateUsage]
+        if mine:
+            if self._forget is not None:
+                self._forget(self._client)
+            self.start(self._end(disposed))
+        if not (inside or asyncio.current_task() in self._tasks):
+            await disposed
+
+    async def _end(self, disposed: Outcome[None]) -> None:
+        client = self._client
+        try:
+            if self._timer is not None:
+                self._timer.cancel()
+            stopped = self.stop("the client session was disposed")
+            for exchange in stopped:
+                await exchange.outcome.within(ENDING)
+            event = client.feed.event("session", "dispose")
+            client.bus.publish(event)
+            await client.bus.drain(HANDING, client_id=client.client_id)
+            if self._begun is not None:
+                await self.call_told()
+            await self.call("on_dispose", event)
+            await client.session.close()
+        finally:
+            client.release()
+            disposed.set_result(None)
+
+    # -- nobody uses it
+
+    def _watch(self) -> None:
+        """Dispose it when nobody has used it for a while."""
+        limit = self._client.swarm.limits.idle_timeout
+        if limit is not None:
+            self._timer = asyncio.get_running_loop().call_later(limit, self._look, limit)
+
+    def _look(self, limit: float) -> None:
+        idle = self._client.host.clock.monotonic() - self._used
+        busy = self.holders or self.running or self._client.connected
+        if self.disposed is not None:
+            return
+        if busy or idle < limit:
+            left = limit if busy else limit - idle
+            self._timer = asyncio.get_running_loop().call_later(left, self._look, limit)
+            return
+        self.start(self.dispose())

@@ -1,0 +1,221 @@
+"""What a swarm decides inside of an agent's turn: policies, the route, and rescue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tertulia import events
+from tertulia.agents.context import RunContext
+from tertulia.agents.oversight import Again, Oversight, Pass, Say, ToolFailure
+from tertulia.agents.protocol import ToolCallMade
+from tertulia.codec import body_of
+from tertulia.errors import (
+    NavigationError,
+    SchemaValidationError,
+    ToolError,
+    UnusableAnswer,
+    UsageError,
+)
+from tertulia.policies import Verdict
+from tertulia.stores.base import Segment
+from tertulia.swarm.checking import Screen
+from tertulia.swarm.rescue import Failure, Retry
+from tertulia.swarm.verdicts import MAX_TEXT
+from tertulia.turns import Turn
+from tertulia.values import storable
+
+if TYPE_CHECKING:
+    from tertulia.swarm.client import ClientSession
+
+inside: ContextVar[SwarmOversight | None] = ContextVar("tertulia_swarm", default=None)
+"""What looks after the turn that the calling code is part of."""
+
+
+class SwarmOversight(Oversight):
+    """Looks after one turn of a client."""
+
+    def __init__(self, client: ClientSession) -> None:
+        self.client = client
+        self.swarm = client.swarm
+        self.verdict: Verdict | None = None
+        """The verdict that refused the answer."""
+        self.route: list[str] = []
+        """The agents of this turn, in the order in which they had the floor."""
+        self.nested = 0
+        """How many executions ran inside of this turn."""
+        self.max_tool_calls = self.swarm.limits.max_tool_calls
+        self.tool_timeout = self.swarm.limits.tool_timeout
+        self.root = self
+        """What looks after the turn that this one is a part of."""
+        self._attempts = 0
+        self._screen: Screen | None = None
+
+    # -- the route
+
+    async def begin(self, context: RunContext, *, resumed: bool) -> Say | None:
+        outer = inside.get()
+        if outer is not None and outer.client is self.client:
+            self.root = outer.root
+        inside.set(self)
+        if resumed:
+            await self._recall(context.turn)
+        return None
+
+    async def _recall(self, turn: Turn) -> None:
+        """The route of a turn that another process began."""
+        store = turn.conversation.host.store
+        own = Segment(turn.row.key, turn.number - 1, turn.row.seq)
+        found = await store.records([own], types=[events.HANDOFF])
+        earlier = [body_of(record).get("from") for record in found if record.body is not None]
+        self.route[:0] = [name for name in earlier if name and name not in self.route]
+
+    def speaks(self, name: str | None, *, first: bool) -> None:
+        if name is not None and (first or name not in self.route):
+            self.route.append(name)
+
+    def refuse_transfer(self, source: str | None, target: str) -> str | None:
+        if target not in self.route:
+            return None
+        route = " -> ".join([*self.route, target])
+        return f"the route {route} comes back to an agent in one turn, which is refused"
+
+    def check_move(self, target: str) -> None:
+        """Raise NavigationError where the floor was with an agent in this turn already."""
+        reason = self.refuse_transfer(None, target)
+        if reason is not None:
+            raise NavigationError(f"{reason}; change the agent when the turn has ended")
+
+    def enter_nested(self) -> None:
+        """One execution more inside of this turn. Raises UsageError when there are too many."""
+        self.nested += 1
+        if self.nested > self.swarm.limits.max_nested:
+            raise UsageError(
+                f"more than {self.swarm.limits.max_nested} executions inside of one turn of client "
+                f"{self.client.client_id!r}: its tools call each other; end the turn, or raise "
+                "max_nested= of the swarm"
+            )
+
+    # -- policies
+
+    async def screen(self, text: str, context: RunContext) -> str | None:
+        if self.swarm.validate is not None:
+            return ""  # it looks at whole answers
+        if self._screen is None:
+            self._screen = self.client.guard.screen(str(context.agent))
+        leaving = await self._screen.feed(text)
+        return None if self._screen.refused is not None else leaving
+
+    async def review(
+        self, text: str, calls: Sequence[ToolCallMade], context: RunContext
+    ) -> Pass | Again | Say:
+        screen, self._screen = self._screen, None
+        stopped = screen is not None and screen.refused is not None
+        if not calls and not stopped:
+            ruling = await self._usable(text, context)
+            if ruling is not None:
+                return ruling
+        if calls and not text:
+            return Pass()
+        if screen is None:
+            verdict = await self.client.guard.check("output", text, str(context.agent))
+            rest = text if self.swarm.validate is not None else ""
+        else:
+            rest, verdict = await screen.finish()
+            self.client.guard.tell_ban(verdict)
+        for kind, body in self.client.guard.notes(verdict, text):
+            context.turn.note(kind, body)
+        if verdict.allowed:
+            return Pass(rest)
+        self.verdict = verdict
+        return Say(verdict.message, {"kind": "ban", "policy": verdict.policy})
+
+    # -- rescue
+
+    async def _usable(self, text: str, context: RunContext) -> Again | Say | None:
+        """What is done about an answer that cannot be used; None where it can."""
+        if not text.strip():
+            return await self._rescued("empty_answer", "the answer is empty", text, context)
+        validate: Callable[[str], Any] | None = self.swarm.validate
+        if validate is None:
+            return None
+        said = validate(text)
+        said = await said if isawaitable(said) else said
+        if said is None or said is True:
+            return None
+        reason = said if isinstance(said, str) else "the answer is not what it has to be"
+        return await self._rescued("invalid_answer", reason, text, context)
+
+    async def _rescued(
+        self,
+        problem: Any,
+        reason: str,
+        text: str,
+        context: RunContext,
+        error: BaseException | None = None,
+    ) -> Again | Say:
+        decided = await self._decide(problem, reason, text, context, error)
+        if isinstance(decided, Say):
+            return decided
+        if decided is None:
+            raise UnusableAnswer(
+                f"{reason} (agent {context.agent!r}, {self._attempts} attempts); give the swarm "
+                'rescue="placeholder" to answer with a placeholder instead'
+            )
+        return Again(f"Your answer was not taken: {decided.reason}. Answer again.")
+
+    async def model_failed(
+        self, error: Exception, context: RunContext, *, shown: bool
+    ) -> Again | Say | None:
+        self._screen = None
+        kind = "invalid_answer" if isinstance(error, SchemaValidationError) else "model_error"
+        decided = await self._decide(kind, str(error)[:1_000], "", context, error)
+        if isinstance(decided, Retry):
+            return None if shown else Again("Your answer was cut off by an error. Answer again.")
+        return decided
+
+    async def tools_failed(
+        self, failures: Sequence[ToolFailure], context: RunContext
+    ) -> Say | None:
+        failed = failures[0]
+        kind = "tool_error" if failed.known else "unknown_tool"
+        reason = f"the tool {failed.tool!r} failed: {failed.error}"
+        decided = await self._decide(kind, reason, "", context, failed.cause)
+        if isinstance(decided, Say):
+            return decided
+        if decided is None:
+            raise ToolError(reason) from failed.cause
+        return None
+
+    async def _decide(
+        self,
+        problem: Any,
+        reason: str,
+        text: str,
+        context: RunContext,
+        error: BaseException | None,
+    ) -> Retry | Say | None:
+        self._attempts += 1
+        failure = Failure(
+            problem=problem,
+            reason=reason,
+            agent=context.agent,
+            text=text,
+            attempt=self._attempts,
+            error=error,
+        )
+        decided = await self.swarm.rescue.decide(failure)
+        done = "retry" if isinstance(decided, Retry) else "raise" if decided is None else "answer"
+        body = msgspec.structs.asdict(failure)
+        del body["error"]
+        body = {key: value for key, value in body.items() if value not in (None, "")}
+        body["text"] = storable(text[:MAX_TEXT])
+        noted = {**body, "reason": storable(reason), "strategy": self.swarm.rescue.name}
+        context.turn.note(events.RESCUE, {**noted, "done": done})
+        if isinstance(decided, str):
+            return Say(decided, {"kind": "placeholder", "problem": problem})
+        return decided

@@ -1,0 +1,198 @@
+"""The services behind client sessions: one live instance of each, and a door that logs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from tertulia import events
+from tertulia.bus import Bus
+from tertulia.conversation import How
+from tertulia.drafting import Draft
+from tertulia.errors import ClientDisposed, ConfigurationError, InvalidInput, UnknownName
+from tertulia.handle import MessageLike, conversation_of
+from tertulia.host import Host
+from tertulia.messages import Message
+from tertulia.opening import Opening
+from tertulia.policies import Ban
+from tertulia.session import Session
+from tertulia.swarm.answer import Answer
+from tertulia.swarm.client import ClientSession, Mode
+from tertulia.swarm.connecting import Connector, Send
+from tertulia.swarm.feed import Feed
+from tertulia.swarm.swarm import Swarm
+from tertulia.swarm.verdicts import ban_event, ban_told
+from tertulia.values import identifier
+
+_log = logging.getLogger("tertulia.swarm")
+_NOTING = How(suspended="keep", timeout=5.0)
+
+
+class SessionConnectionService:
+    """Keeps one live `ClientSession` for each client and swarm, until it is disposed."""
+
+    def __init__(self, host: Host, bus: Bus, swarms: Iterable[Swarm]) -> None:
+        self._host = host
+        self._bus = bus
+        self.swarms: dict[str, Swarm] = {}
+        for swarm in swarms:
+            if not isinstance(swarm, Swarm):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidInput(f"swarms= takes swarms, and {swarm!r} is none")
+            if swarm.name in self.swarms:
+                raise ConfigurationError(f"two swarms are named {swarm.name!r}")
+            self.swarms[swarm.name] = swarm
+        for swarm in self.swarms.values():
+            swarm.join(host, partial(self._banned, swarm))
+        self._lock = threading.Lock()
+        self._live: dict[tuple[str, str], ClientSession] = {}
+
+    def swarm(self, name: str | Swarm) -> Swarm:
+        """The swarm of a name. Raises UnknownName."""
+        wanted = name.name if isinstance(name, Swarm) else name
+        found = self.swarms.get(wanted)
+        if found is None or (isinstance(name, Swarm) and found is not name):
+            there = ", ".join(self.swarms) or "none"
+            raise UnknownName(
+                f"there is no swarm {wanted!r} here; Runtime(swarms=[…]) was given: {there}"
+            )
+        return found
+
+    def get(
+        self, client_id: str, swarm: str | Swarm, session: Session | None = None
+    ) -> ClientSession:
+        """The live instance of a client in a swarm, made at its first use.
+
+        `session` is a conversation for it other than its own. Raises UnknownName, InvalidInput.
+        """
+        found = self.swarm(swarm)
+        key = identifier(client_id, "the client id"), found.name
+        with self._lock:
+            client = self._live.get(key)
+            if client is None:
+                client = self._live[key] = ClientSession(
+                    found, client_id, self._host, self._bus, forget=self._forget, session=session
+                )
+        return client
+
+    def find(self, client_id: str, swarm: str | Swarm) -> ClientSession | None:
+        """The live instance, if there is one. Raises UnknownName."""
+        return self._live.get((client_id, self.swarm(swarm).name))
+
+    def live(self) -> list[ClientSession]:
+        """All live instances."""
+        with self._lock:
+            return list(self._live.values())
+
+    async def close(self) -> None:
+        """Dispose all of them, and leave the swarms."""
+        await asyncio.gather(*(client.dispose() for client in self.live()))
+        for swarm in self.swarms.values():
+            swarm.leave(self._host)
+
+    def _forget(self, client: ClientSession) -> None:
+        key = (client.client_id, client.swarm.name)
+        with self._lock:
+            if self._live.get(key) is client:
+                del self._live[key]
+
+    async def _banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
+        """Tell the bus and the client's log of a ban, or of its end; make no session for it."""
+        self._bus.publish(ban_event(Feed(self._bus, client_id, swarm.name), kind, ban))
+        live = self._live.get((client_id, swarm.name))
+        if live is not None:
+            conversation = live.session._conversation  # pyright: ignore[reportPrivateUsage]
+        else:
+            conversation = conversation_of(self._host, swarm.app_name, client_id)
+        noted = events.POLICY_BANNED if kind == "ban-client" else events.POLICY_UNBANNED
+        body = ban_told(ban)
+        turn = conversation.turn
+        if turn is not None and not turn.closed:
+            turn.note(noted, body)
+            return
+        row = await conversation.row()
+        if row is None or row.status != "open":
+            return
+
+        async def build(draft: Draft) -> None:
+            draft.add(noted, body, actor="app")
+
+        await conversation.append(Opening(), build, _NOTING)
+
+
+class SessionPublicService:
+    """The outer door to client sessions: it validates, logs and hands on.
+
+    `runtime` is one with swarms. Of what clients say and are told nothing goes into the log.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self._service: SessionConnectionService = runtime.clients
+
+    async def execute(
+        self, message: str | MessageLike, mode: Mode, client_id: str, swarm: str, **options: Any
+    ) -> Answer:
+        """As `ClientSession.execute`."""
+        return await self._client("execute", client_id, swarm).execute(message, mode, **options)
+
+    async def emit(self, text: str, client_id: str, swarm: str) -> Answer:
+        """As `ClientSession.emit`."""
+        return await self._client("emit", client_id, swarm).emit(text)
+
+    async def notify(self, text: str, client_id: str, swarm: str) -> Answer:
+        """As `ClientSession.notify`."""
+        return await self._client("notify", client_id, swarm).notify(text)
+
+    def connect(self, connector: Connector, client_id: str, swarm: str) -> Send:
+        """As `ClientSession.connect`."""
+        return self._client("connect", client_id, swarm).connect(connector)
+
+    async def commit_user_message(
+        self, text: str, mode: Mode, client_id: str, swarm: str
+    ) -> Message:
+        """As `ClientSession.commit_user_message`."""
+        client = self._client("commit_user_message", client_id, swarm)
+        return await client.commit_user_message(text, mode)
+
+    async def commit_assistant_message(self, text: str, client_id: str, swarm: str) -> Message:
+        """As `ClientSession.commit_assistant_message`."""
+        client = self._client("commit_assistant_message", client_id, swarm)
+        return await client.commit_assistant_message(text)
+
+    async def commit_system_message(self, text: str, client_id: str, swarm: str) -> Message:
+        """As `ClientSession.commit_system_message`."""
+        client = self._client("commit_system_message", client_id, swarm)
+        return await client.commit_system_message(text)
+
+    async def commit_tool_output(
+        self, call_id: str, content: str, client_id: str, swarm: str
+    ) -> Message:
+        """As `ClientSession.commit_tool_output`."""
+        client = self._client("commit_tool_output", client_id, swarm)
+        return await client.commit_tool_output(call_id, content)
+
+    async def commit_flush(self, client_id: str, swarm: str) -> None:
+        """As `ClientSession.commit_flush`."""
+        await self._client("commit_flush", client_id, swarm).commit_flush()
+
+    async def cancel(self, client_id: str, swarm: str) -> bool:
+        """As `ClientSession.cancel`."""
+        return await self._live("cancel", client_id, swarm).cancel()
+
+    async def dispose(self, client_id: str, swarm: str) -> None:
+        """As `ClientSession.dispose`. Raises ClientDisposed where none lives."""
+        await self._live("dispose", client_id, swarm).dispose()
+
+    def _client(self, what: str, client_id: str, swarm: str) -> ClientSession:
+        _log.info("%s: client %r, swarm %r", what, client_id, swarm)
+        return self._service.get(client_id, swarm)
+
+    def _live(self, what: str, client_id: str, swarm: str) -> ClientSession:
+        _log.info("%s: client %r, swarm %r", what, client_id, swarm)
+        found = self._service.find(client_id, swarm)
+        if found is None:
+            raise ClientDisposed(f"no session of client {client_id!r} lives in swarm {swarm!r}")
+        return found

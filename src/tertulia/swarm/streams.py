@@ -1,0 +1,81 @@
+"""A client's turn as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tertulia.agents.response import StreamEvent
+from tertulia.agents.streaming import AsyncStream
+from tertulia.errors import TurnInterrupted, UsageError
+from tertulia.messages import Message
+from tertulia.swarm.answer import Answer, answer_of
+
+if TYPE_CHECKING:
+    from tertulia.swarm.client import ClientSession
+
+
+class AnswerStream:
+    """``async for event in client.stream("…")``: `StreamEvent`s, then `answer`.
+
+    What a policy refuses comes as its ban message. Who stops early cancels the turn; use it as a
+    context manager, or call `aclose`, to be sure when.
+    """
+
+    def __init__(self, client: ClientSession, request: Message, options: Mapping[str, Any]) -> None:
+        self._client = client
+        self._request = request
+        self._options = options
+        self._answer: Answer | None = None
+        self._events = self._run()
+
+    @property
+    def answer(self) -> Answer:
+        """The answer. Raises UsageError before the end."""
+        if self._answer is None:
+            raise UsageError("the stream has not ended; iterate over all of it first")
+        return self._answer
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Stop the turn; what was handed out is kept."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self) -> AsyncGenerator[StreamEvent]:
+        client = self._client
+        verdict = await client.admit(self._request)
+        if isinstance(verdict, Answer):
+            self._answer = verdict
+            yield StreamEvent(type="text_delta", text=str(verdict))
+            return
+        plan = client.plan(self._request, verdict, self._options)
+        oversight: Any = plan.oversight
+        stream = AsyncStream(plan)
+        client.life.enter(stream.exchange, oversight)
+        try:
+            async with stream:
+                async for event in stream:
+                    if event.type != "error" or not isinstance(event.error, TurnInterrupted):
+                        yield event
+            self._answer = answer_of(stream.response, oversight.verdict)
+        except TurnInterrupted:
+            self._answer = Answer(kind="cancelled", agent=client.agent)
+        finally:
+            await client.life.leave(stream.exchange)
