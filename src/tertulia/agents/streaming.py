@@ -71,11 +71,6 @@ class _Consumer:
             raise UsageError("the stream has not ended; iterate over all of it first")
         return self._exchange.outcome.result()
 
-    @property
-    def exchange(self) -> Exchange:
-        """What passes between the turn and this stream."""
-        return self._exchange
-
     def keep(self, text: str) -> None:
         """Say what a person really got of the text since the last tool call: an interrupted turn
         keeps that, instead of all that was taken from the stream."""

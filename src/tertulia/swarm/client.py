@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -11,22 +12,23 @@ import msgspec
 from tertulia import hiding
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
-from tertulia.agents.oversight import Say
 from tertulia.agents.streaming import respond
 from tertulia.bus import Bus, BusEvent, Subscription
-from tertulia.errors import InvalidInput, NotConnected, TurnInterrupted
+from tertulia.errors import InvalidInput, SessionBusy, TurnInterrupted
+from tertulia.gate import Gate, GateFull
 from tertulia.handle import MessageLike
 from tertulia.host import Host
 from tertulia.messages import Message, parse
 from tertulia.policies import Verdict
 from tertulia.session import Session
-from tertulia.swarm.answer import COMMITTED, EMITTED, Answer, Outgoing, answer_of, kind_of
-from tertulia.swarm.connecting import Connector, Send, deliver
+from tertulia.swarm.answer import COMMITTED, Answer, answer_of
+from tertulia.swarm.connecting import Connector, Send
 from tertulia.swarm.driver import SwarmDriver
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.guard import Guard
-from tertulia.swarm.life import ENDING, Forget, Life
+from tertulia.swarm.life import Forget, Life
 from tertulia.swarm.navigation import Navigator
+from tertulia.swarm.outlet import Outlet
 from tertulia.swarm.oversight import SwarmOversight, inside
 from tertulia.swarm.pacing import Paced, Rated, Scheduled
 from tertulia.swarm.streams import AnswerStream
@@ -36,7 +38,11 @@ from tertulia.values import identifier
 
 Mode = Literal["user", "tool"]
 MODES = ("user", "tool")
+MAX_ADMITTED = 1_000
+"""Messages of a client that wait for its policies."""
 P = TypeVar("P", bound=Paced)
+_admitting: ContextVar[ClientSession | None] = ContextVar("tertulia_admitting", default=None)
+"""The client whose message is being looked at by the calling code."""
 
 
 class ClientSession:
@@ -77,7 +83,8 @@ class ClientSession:
         self.guard = Guard(swarm, client_id, self.session, host, bus, self.feed)
         self.life = Life(self, forget)
         self._navigator = Navigator(swarm, self.session)
-        self._sends: dict[Send, None] = {}
+        self._outlet = Outlet(self)
+        self._door = Gate(MAX_ADMITTED)
         self._owned: list[Subscription] = []
         self._paced: dict[tuple[type[Paced], float], Paced] = {}
 
@@ -94,7 +101,7 @@ class ClientSession:
     @property
     def connected(self) -> bool:
         """Whether somebody is connected."""
-        return bool(self._sends)
+        return bool(self._outlet.sends)
 
     @property
     def agent(self) -> str:
@@ -155,16 +162,17 @@ class ClientSession:
     async def cancel(self) -> bool:
         """Stop the running turn; whoever waits for its answer gets one of the kind ``cancelled``.
 
-        What it did in the world stays in the history. False where no turn of this object runs.
+        Those that wait behind it go on. What it did in the world stays in the history. False
+        where no turn of this object runs.
         """
         self.life.check()
-        stopped = self.life.stop("the client session cancelled it")
+        stopped = self.life.stop_current("the client session cancelled it")
+        if stopped is None:
+            return False
         if own_turn(self._conversation) is None:
-            for exchange in stopped:
-                await exchange.outcome.within(ENDING)
-        if stopped:
-            self.bus.publish(self.feed.event("session", "cancel"))
-        return bool(stopped)
+            await stopped.outcome.within(None)
+        self.bus.publish(self.feed.event("session", "cancel"))
+        return True
 
     async def emit(self, text: str) -> Answer:
         """Say something to the client unasked: policies first, then the history, then connectors.
@@ -174,14 +182,7 @@ class ClientSession:
         """
         said = _text(text, "the message")
         await self.begin()
-        verdict = await self.guard.check("output", said, self.agent)
-        answer = self._outgoing(said, verdict)
-        await self.life.call(
-            "on_emit", self.feed.event("session", "emit", input={"message": str(answer)})
-        )
-        await self._say(answer, verdict, said)
-        await self._deliver(answer)
-        return answer
+        return await self._outlet.emit(said)
 
     async def notify(self, text: str) -> Answer:
         """Tell whoever is connected something, now; it does not become part of the history.
@@ -190,19 +191,7 @@ class ClientSession:
         """
         said = _text(text, "the notice")
         await self.begin()
-        if not self._sends:
-            raise NotConnected(
-                f"nobody is connected to client {self.client_id!r}; connect(…) somebody, or emit",
-                session_id=self.session.id,
-            )
-        verdict = await self.guard.check("output", said, self.agent)
-        answer = self._outgoing(said, verdict)
-        if not verdict.allowed:
-            await self.guard.record(verdict, said)
-        told = {"message": str(answer), "kind": answer.kind}
-        self.bus.publish(self.feed.event("session", "notify", input=told))
-        await self._deliver(answer)
-        return answer
+        return await self._outlet.notify(said)
 
     def connect(self, connector: Connector) -> Send:
         """Connect somebody who gets what goes out: ``send = client.connect(fn)``.
@@ -212,16 +201,11 @@ class ClientSession:
         ``send.close()`` disconnects it. Raises InvalidInput.
         """
         self.life.check()
-        send = Send(self, connector)
-        self._sends[send] = None
-        event = self.feed.event("session", "connect")
-        self.bus.publish(event)
-        self.life.later("on_connect", event)
-        return send
+        return self._outlet.connect(connector)
 
     def disconnect(self, send: Send) -> None:
         """Disconnect a connector; nothing happens if it was not connected."""
-        self._sends.pop(send, None)
+        self._outlet.sends.pop(send, None)
 
     def scheduled(self, delay: float = 1.0) -> Scheduled:
         """Executes what comes in quick succession once: ``await client.scheduled(0.5)("…")``.
@@ -332,8 +316,27 @@ class ClientSession:
         self.life.start(work)
 
     async def admit(self, request: Message) -> Verdict | Answer:
-        """The verdict on what the client said; where it is refused, what the client gets."""
+        """The verdict on what the client said; where it is refused, what the client gets.
+
+        One at a time, so that turns begin in the order in which they were asked for.
+        """
         await self.begin()
+        if _admitting.get() is self:
+            return await self._admit(request)  # a policy or a callback asks
+        try:
+            async with self._door:
+                token = _admitting.set(self)
+                try:
+                    return await self._admit(request)
+                finally:
+                    _admitting.reset(token)
+        except GateFull:
+            raise SessionBusy(
+                f"{MAX_ADMITTED} messages of client {self.client_id!r} wait already",
+                session_id=self.session.id,
+            ) from None
+
+    async def _admit(self, request: Message) -> Verdict | Answer:
         verdict = await self.guard.check("input", request.text, self.agent)
         if not verdict.allowed:
             await self.guard.record(verdict, request.text)
@@ -380,7 +383,7 @@ class ClientSession:
             subscription.cancel()
         self._paced.clear()
         self._owned.clear()
-        self._sends.clear()
+        self._outlet.sends.clear()
         kept = (each for each in self._conversation.observers if each != self.feed.observe)
         self._conversation.observers = tuple(kept)
 
@@ -392,48 +395,6 @@ class ClientSession:
             raise InvalidInput(f"execute takes what a client says, which is not {message!r:.100}")
         metadata = {**(given.metadata or {}), "mode": _mode(mode)}
         return msgspec.structs.replace(given, metadata=metadata)
-
-    def _outgoing(self, text: str, verdict: Verdict) -> Answer:
-        if verdict.allowed:
-            return Answer(text, agent=self.agent, emitted=True)
-        return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict, emitted=True)
-
-    async def _deliver(self, answer: Answer) -> None:
-        outgoing = Outgoing(str(answer), answer.agent, self.client_id)
-        await self.life.heard()
-        await deliver(list(self._sends), outgoing)
-
-    async def _say(self, answer: Answer, verdict: Verdict, text: str) -> None:
-        """Put what is emitted into the history, as the answer of the turn if one runs."""
-        metadata = {"kind": EMITTED}
-        if not verdict.allowed:
-            metadata["policy"] = str(verdict.policy)
-        own = inside.get()
-        turn = own_turn(self._conversation)
-        if turn is not None and own is not None and own.client is self:
-            await self.guard.record(verdict, text)
-            own.instead = own.root.instead = Say(str(answer), metadata)
-            return
-        if turn is None and await self._answer_instead(Say(str(answer), metadata), verdict, text):
-            return
-        message = Message.assistant(str(answer), agent=self.agent, metadata=metadata)
-        await self.guard.record(verdict, text, message)
-
-    async def _answer_instead(self, said: Say, verdict: Verdict, text: str) -> bool:
-        """Whether a turn ran that now has ended with what was said."""
-        turn = self._conversation.turn
-        for exchange, oversight in list(self.life.running.items()):
-            if turn is None or exchange.turn is not turn or oversight.instead is not None:
-                continue
-            for kind, body in self.guard.notes(verdict, text):
-                turn.note(kind, body)
-            oversight.instead = said
-            exchange.stop("another answer was emitted")
-            if not await exchange.outcome.within(ENDING):
-                return False
-            newest = await self.session.history(limit=1)
-            return bool(newest) and newest[-1].text == said.text and kind_of(newest[-1]) == EMITTED
-        return False
 
     async def _commit(self, message: Message) -> Message:
         await self.begin()

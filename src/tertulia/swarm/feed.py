@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import Any, Final
 
 from tertulia import events
@@ -46,6 +47,9 @@ _COMMITS: Final = {
 }
 
 
+MAX_CHANGES = 100
+
+
 class Feed:
     """Publishes what is committed for one client; nothing is made that nobody listens to."""
 
@@ -56,7 +60,7 @@ class Feed:
         self._asked: Message | None = None
         self._said: Message | None = None
         self._agent: str | None = None
-        self.changes: list[BusEvent] = []
+        self.changes: deque[BusEvent] = deque(maxlen=MAX_CHANGES)
         """Changes of agent that the client's callback is yet to be told of."""
         self.tells_changes = False
 
@@ -141,7 +145,8 @@ class Feed:
             event = self.event("policy", kind, record, input=said, output=body, policy_name=policy)
             self._bus.publish(event)
         if record.turn == record.seq and body["direction"] == "input" and not body["allowed"]:
-            self._executed(record, "ban", body_of(record).get("text", ""), policy=body["policy"])
+            kind = "error" if "error" in body else "ban"
+            self._executed(record, kind, body_of(record).get("text", ""), policy=body["policy"])
 
     def _fact(self, record: Record) -> None:
         if record.type == events.HANDOFF:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tertulia import events
 from tertulia.bus import Bus
 from tertulia.conversation import How
 from tertulia.drafting import Draft
+from tertulia.errors import PolicyError
 from tertulia.host import Host
 from tertulia.messages import Message
 from tertulia.policies import Direction, Policy, PolicyContext, Verdict
@@ -13,7 +16,7 @@ from tertulia.session import Session
 from tertulia.swarm.checking import Checker, Screen
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.swarm import Swarm
-from tertulia.swarm.verdicts import ban_event, ban_told, told
+from tertulia.swarm.verdicts import ban_event, ban_told, failure_told, told
 from tertulia.turns import own_turn
 
 _ALSO_SUSPENDED = How(suspended="keep")
@@ -36,13 +39,17 @@ class Guard:
 
     async def check(self, direction: Direction, text: str, agent: str) -> Verdict:
         """The verdict on a text. Raises PolicyError, and then nothing may be let through."""
-        verdict = await self._checker.check(
-            direction,
-            text,
-            lambda policy: self._context(policy, direction, agent),
-            self._client_id,
-            self._host.clock.now(),
-        )
+        try:
+            verdict = await self._checker.check(
+                direction,
+                text,
+                lambda policy: self._context(policy, direction, agent),
+                self._client_id,
+                self._host.clock.now(),
+            )
+        except PolicyError as error:
+            await self._append([(events.POLICY_CHECKED, failure_told(direction, error))])
+            raise
         if verdict.ban is not None:
             self.tell_ban(verdict)
         return verdict
@@ -61,7 +68,7 @@ class Guard:
         if verdict.ban is not None:
             self._bus.publish(ban_event(self._feed, "ban-client", verdict.ban))
 
-    def notes(self, verdict: Verdict, text: str) -> list[tuple[str, dict[str, object]]]:
+    def notes(self, verdict: Verdict, text: str) -> list[tuple[str, dict[str, Any]]]:
         """A verdict as events of the log; one that nobody gave is none."""
         if verdict.allowed and not verdict.passed:
             return []
@@ -74,7 +81,11 @@ class Guard:
         self, verdict: Verdict, text: str, message: Message | None = None
     ) -> Message | None:
         """Append a verdict, and a message with it, where no agent's answer carries them."""
-        noted = self.notes(verdict, text)
+        return await self._append(self.notes(verdict, text), message)
+
+    async def _append(
+        self, noted: list[tuple[str, dict[str, Any]]], message: Message | None = None
+    ) -> Message | None:
         conversation = self._session._conversation  # pyright: ignore[reportPrivateUsage]
         opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
         turn = own_turn(conversation)

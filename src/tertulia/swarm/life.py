@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from tertulia.agents.exchange import Exchange
 from tertulia.bus import BusEvent
-from tertulia.doors import Outcome
+from tertulia.doors import Outcome, current_loop
 from tertulia.errors import ClientDisposed
 from tertulia.swarm.oversight import SwarmOversight
 from tertulia.turns import own_turn
@@ -25,6 +26,8 @@ ENDING = 5.0
 """Seconds that a disposal waits for the turns that it has stopped."""
 HANDING = 1.0
 """Seconds that a disposal waits for the listeners to get its event."""
+MAX_TOLD = 1_000
+"""Callbacks that wait for somebody to use the session; the oldest are dropped."""
 
 Forget = Callable[["ClientSession"], None]
 
@@ -41,10 +44,12 @@ class Life:
         self._begun: Outcome[None] | None = None
         self.running: dict[Exchange, SwarmOversight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._told: list[tuple[str, BusEvent]] = []
+        self._told: deque[tuple[str, BusEvent]] = deque(maxlen=MAX_TOLD)
         """Callbacks that are yet to be called."""
         self._used = client.host.clock.monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        if current_loop() is not None:
+            self._watch()
 
     def check(self) -> None:
         """Raise ClientDisposed after the end."""
@@ -85,7 +90,8 @@ class Life:
             return
         begun = self._begun = Outcome()
         try:
-            self._watch()
+            if self._timer is None:
+                self._watch()
             await self.call("on_init", self._client.feed.event("session", "init"))
         finally:
             begun.set_result(None)
@@ -120,6 +126,15 @@ class Life:
         if not task.cancelled() and task.exception() is not None:
             _log.error("a task of a client session failed", exc_info=task.exception())
 
+    def stop_current(self, reason: str) -> Exchange | None:
+        """Ask the turn that runs to stop; where none has begun yet, the one that is about to."""
+        waiting = list(self.running)
+        begun = [exchange for exchange in waiting if exchange.turn is not None]
+        current = next(iter([*begun, *waiting]), None)
+        if current is not None:
+            current.stop(reason)
+        return current
+
     def stop(self, reason: str) -> list[Exchange]:
         """Ask what runs to stop."""
         stopped = list(self.running)
@@ -136,14 +151,14 @@ class Life:
 
     def tell_changes(self) -> None:
         """Note the changes of agent for their callback."""
-        changes, self._client.feed.changes = self._client.feed.changes, []
-        for event in changes:
-            self.later("on_agent_changed", event)
+        changes = self._client.feed.changes
+        while changes:
+            self.later("on_agent_changed", changes.popleft())
 
     async def call_told(self) -> None:
         """Call the callbacks that were noted."""
         while self._told:
-            name, event = self._told.pop(0)
+            name, event = self._told.popleft()
             await self.call(name, event)
 
     async def call(self, name: str, event: BusEvent) -> None:

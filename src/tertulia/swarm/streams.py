@@ -68,7 +68,8 @@ class AnswerStream:
         plan = client.plan(self._request, verdict, self._options)
         oversight: Any = plan.oversight
         stream = AsyncStream(plan)
-        client.life.enter(stream.exchange, oversight)
+        exchange = stream._exchange  # pyright: ignore[reportPrivateUsage]
+        client.life.enter(exchange, oversight)
         try:
             async with stream:
                 async for event in stream:
@@ -78,4 +79,4 @@ class AnswerStream:
         except TurnInterrupted:
             self._answer = Answer(kind="cancelled", agent=client.agent)
         finally:
-            await client.life.leave(stream.exchange)
+            await client.life.leave(exchange)

@@ -6,7 +6,8 @@ from typing import Any
 
 from tertulia.bus import BusEvent
 from tertulia.clock import to_iso
-from tertulia.policies import Ban, Verdict
+from tertulia.errors import PolicyError
+from tertulia.policies import Ban, Direction, Verdict
 from tertulia.swarm.feed import Feed
 from tertulia.values import storable
 
@@ -23,6 +24,12 @@ def told(verdict: Verdict, text: str) -> dict[str, Any]:
         body |= {"policy": verdict.policy, "reason": verdict.reason, "banned": verdict.banned}
         body["text"] = storable(text[:MAX_TEXT])
     return body
+
+
+def failure_told(direction: Direction, error: PolicyError) -> dict[str, Any]:
+    """A policy that gave no verdict, as its event in the log."""
+    cause = type(error.__cause__ or error).__name__
+    return {"direction": direction, "allowed": False, "policy": error.policy, "error": cause}
 
 
 def ban_told(ban: Ban, *, auto: bool = False) -> dict[str, Any]:

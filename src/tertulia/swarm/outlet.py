@@ -1,0 +1,109 @@
+"""The outlet of a client: what goes out unasked, and whoever is connected to get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tertulia.agents.oversight import Say
+from tertulia.errors import NotConnected
+from tertulia.messages import Message
+from tertulia.policies import Verdict
+from tertulia.swarm.answer import EMITTED, Answer, Outgoing, kind_of
+from tertulia.swarm.connecting import Connector, Send, deliver
+from tertulia.swarm.life import ENDING
+from tertulia.swarm.oversight import inside
+from tertulia.turns import own_turn
+
+if TYPE_CHECKING:
+    from tertulia.swarm.client import ClientSession
+
+
+class Outlet:
+    """Emits and notifies, for one client."""
+
+    def __init__(self, client: ClientSession) -> None:
+        self._client = client
+        self._conversation = client.session._conversation  # pyright: ignore[reportPrivateUsage]
+        self.sends: dict[Send, None] = {}
+
+    def connect(self, connector: Connector) -> Send:
+        """Connect somebody. Raises InvalidInput."""
+        client = self._client
+        send = Send(client, connector)
+        self.sends[send] = None
+        event = client.feed.event("session", "connect")
+        client.bus.publish(event)
+        client.life.later("on_connect", event)
+        return send
+
+    async def emit(self, text: str) -> Answer:
+        """Say something: as the answer of the turn that runs, else into the history."""
+        client = self._client
+        verdict = await client.guard.check("output", text, client.agent)
+        answer = self._outgoing(text, verdict)
+        event = client.feed.event("session", "emit", input={"message": str(answer)})
+        await client.life.call("on_emit", event)
+        await self._say(answer, verdict, text)
+        await self._deliver(answer)
+        return answer
+
+    async def notify(self, text: str) -> Answer:
+        """Tell whoever is connected. Raises NotConnected where nobody is."""
+        client = self._client
+        if not self.sends:
+            raise NotConnected(
+                f"nobody is connected to client {client.client_id!r}; connect(…) somebody, or emit",
+                session_id=client.session.id,
+            )
+        verdict = await client.guard.check("output", text, client.agent)
+        answer = self._outgoing(text, verdict)
+        if not verdict.allowed:
+            await client.guard.record(verdict, text)
+        told = {"message": str(answer), "kind": answer.kind}
+        client.bus.publish(client.feed.event("session", "notify", input=told))
+        await self._deliver(answer)
+        return answer
+
+    def _outgoing(self, text: str, verdict: Verdict) -> Answer:
+        agent = self._client.agent
+        if verdict.allowed:
+            return Answer(text, agent=agent, emitted=True)
+        return Answer(verdict.message, "ban", agent=agent, verdict=verdict, emitted=True)
+
+    async def _deliver(self, answer: Answer) -> None:
+        outgoing = Outgoing(str(answer), answer.agent, self._client.client_id)
+        await self._client.life.heard()
+        await deliver(list(self.sends), outgoing)
+
+    async def _say(self, answer: Answer, verdict: Verdict, text: str) -> None:
+        """Put what is emitted into the history, as the answer of the turn if one runs."""
+        client = self._client
+        metadata = {"kind": EMITTED}
+        if not verdict.allowed:
+            metadata["policy"] = str(verdict.policy)
+        said = Say(str(answer), metadata)
+        own, turn = inside.get(), own_turn(self._conversation)
+        if turn is not None and own is not None and own.client is client:
+            await client.guard.record(verdict, text)
+            own.instead = own.root.instead = said
+            return
+        if turn is None and await self._answer_instead(said, verdict, text):
+            return
+        message = Message.assistant(str(answer), agent=answer.agent, metadata=metadata)
+        await client.guard.record(verdict, text, message)
+
+    async def _answer_instead(self, said: Say, verdict: Verdict, text: str) -> bool:
+        """Whether a turn ran that now has ended with what was said."""
+        client, turn = self._client, self._conversation.turn
+        for exchange, oversight in list(client.life.running.items()):
+            if turn is None or exchange.turn is not turn or oversight.instead is not None:
+                continue
+            for kind, body in client.guard.notes(verdict, text):
+                turn.note(kind, body)
+            oversight.instead = said
+            exchange.stop("another answer was emitted")
+            if not await exchange.outcome.within(ENDING):
+                return False
+            newest = await client.session.history(limit=1)
+            return bool(newest) and newest[-1].text == said.text and kind_of(newest[-1]) == EMITTED
+        return False
