@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from tertulia import events
@@ -36,7 +35,7 @@ class SessionConnectionService:
     """Keeps one live `ClientSession` for each client and swarm, until it is disposed."""
 
     def __init__(self, host: Host, bus: Bus, swarms: Iterable[Swarm]) -> None:
-        self._host = host
+        self.host = host
         self._bus = bus
         self.swarms: dict[str, Swarm] = {}
         for swarm in swarms:
@@ -46,7 +45,7 @@ class SessionConnectionService:
                 raise ConfigurationError(f"two swarms are named {swarm.name!r}")
             self.swarms[swarm.name] = swarm
         for swarm in self.swarms.values():
-            swarm.join(host, partial(self._banned, swarm))
+            swarm.join(self)
         self._lock = threading.Lock()
         self._live: dict[tuple[str, str], ClientSession] = {}
 
@@ -74,7 +73,7 @@ class SessionConnectionService:
             client = self._live.get(key)
             if client is None:
                 client = self._live[key] = ClientSession(
-                    found, client_id, self._host, self._bus, forget=self._forget, session=session
+                    found, client_id, self.host, self._bus, forget=self._forget, session=session
                 )
         return client
 
@@ -91,7 +90,7 @@ class SessionConnectionService:
         """Dispose all of them, and leave the swarms."""
         await asyncio.gather(*(client.dispose() for client in self.live()))
         for swarm in self.swarms.values():
-            swarm.leave(self._host)
+            swarm.leave(self)
 
     def _forget(self, client: ClientSession) -> None:
         key = (client.client_id, client.swarm.name)
@@ -99,14 +98,14 @@ class SessionConnectionService:
             if self._live.get(key) is client:
                 del self._live[key]
 
-    async def _banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
+    async def banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
         """Tell the bus and the client's log of a ban, or of its end; make no session for it."""
         self._bus.publish(ban_event(Feed(self._bus, client_id, swarm.name), kind, ban))
         live = self._live.get((client_id, swarm.name))
         if live is not None:
             conversation = live.session._conversation  # pyright: ignore[reportPrivateUsage]
         else:
-            conversation = conversation_of(self._host, swarm.app_name, client_id)
+            conversation = conversation_of(self.host, swarm.app_name, client_id)
         noted = events.POLICY_BANNED if kind == "ban-client" else events.POLICY_UNBANNED
         body = ban_told(ban)
         turn = conversation.turn

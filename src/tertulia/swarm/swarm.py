@@ -6,7 +6,8 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from weakref import WeakSet
 
 import msgspec
 
@@ -28,6 +29,19 @@ IDLE_TIMEOUT = 900.0
 MAX_NESTED = 20
 Callback = Callable[["ClientSession", "BusEvent"], Any]
 Validate = Callable[[str], "bool | str | Awaitable[bool | str | None] | None"]
+
+
+class Home(Protocol):
+    """A runtime that has a swarm, as the swarm needs it."""
+
+    @property
+    def host(self) -> Host:
+        """The runtime."""
+        ...
+
+    async def banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
+        """Tell the bus and the client's log of a ban, or of its end."""
+        ...
 
 
 class Callbacks(msgspec.Struct, frozen=True):
@@ -108,8 +122,7 @@ class Swarm:
             max_nested=_whole(max_nested, "max_nested", 0),
             idle_timeout=None if idle_timeout is None else _seconds(idle_timeout, "idle_timeout"),
         )
-        self._hosts: list[Host] = []
-        self._publish: dict[int, Callable[[str, str, Ban], Awaitable[None]]] = {}
+        self._homes: WeakSet[Home] = WeakSet()
 
     def __repr__(self) -> str:
         return f"Swarm({self.name!r}, agents={sorted(self.agents)})"
@@ -138,23 +151,23 @@ class Swarm:
         Raises UnknownName for a policy that is not here, InvalidInput, UsageError outside of a
         runtime.
         """
-        host = self._host()
-        end = until_of(until, host.clock.now())
-        made = await self.bans_in(host).ban(client_id, [self._policy(policy)], end, reason)
-        await self._tell(host, "ban-client", client_id, made)
+        home = self._home()
+        end = until_of(until, home.host.clock.now())
+        made = await self.bans_in(home.host).ban(client_id, [self._policy(policy)], end, reason)
+        await self._tell(home, "ban-client", client_id, made)
         return made
 
     async def unban(self, client_id: str, policy: str | Policy | None = None) -> list[Ban]:
         """Lift the ban of a client under a policy, or (None) all of its bans; returns those."""
-        host = self._host()
+        home = self._home()
         names = None if policy is None else [self._policy(policy)]
-        lifted = await self.bans_in(host).unban(client_id, names)
-        await self._tell(host, "unban-client", client_id, lifted)
+        lifted = await self.bans_in(home.host).unban(client_id, names)
+        await self._tell(home, "unban-client", client_id, lifted)
         return lifted
 
     async def bans(self, client_id: str) -> list[Ban]:
         """The bans of a client that stand."""
-        host = self._host()
+        host = self._home().host
         now = host.clock.now()
         return [ban for ban in await self.bans_in(host).read(client_id) if ban.stands(now)]
 
@@ -174,32 +187,28 @@ class Swarm:
 
     # -- where it lives
 
-    def join(self, host: Host, publish: Callable[[str, str, Ban], Awaitable[None]]) -> None:
-        """A runtime has the swarm, and tells its bus and its logs of bans."""
-        self._hosts.append(host)
-        self._publish[id(host)] = publish
+    def join(self, home: Home) -> None:
+        """A runtime has the swarm."""
+        self._homes.add(home)
 
-    def leave(self, host: Host) -> None:
+    def leave(self, home: Home) -> None:
         """A runtime was closed."""
-        self._hosts = [each for each in self._hosts if each is not host]
-        self._publish.pop(id(host), None)
+        self._homes.discard(home)
 
-    def _host(self) -> Host:
+    def _home(self) -> Home:
         """The runtime that is meant: the enclosing one if it has the swarm, else the only one."""
-        enclosing = hosts.enclosing()
-        if enclosing is not None and any(each is enclosing for each in self._hosts):
-            return enclosing
-        if len(self._hosts) != 1:
-            where = "no runtime has it" if not self._hosts else "several runtimes have it"
-            raise UsageError(
-                f"swarm {self.name!r}: {where}; do this inside of "
-                "`async with Runtime(…, swarms=[…])`"
-            )
-        return self._hosts[0]
+        homes, enclosing = list(self._homes), hosts.enclosing()
+        for home in homes:
+            if home.host is enclosing or len(homes) == 1:
+                return home
+        where = "several runtimes have it" if homes else "no runtime has it"
+        raise UsageError(
+            f"swarm {self.name!r}: {where}; do this inside of `async with Runtime(…, swarms=[…])`"
+        )
 
-    async def _tell(self, host: Host, kind: str, client_id: str, bans: Iterable[Ban]) -> None:
+    async def _tell(self, home: Home, kind: str, client_id: str, bans: Iterable[Ban]) -> None:
         for ban in bans:
-            await asyncio.shield(self._publish[id(host)](kind, client_id, ban))
+            await asyncio.shield(home.banned(self, kind, client_id, ban))
 
     # -- checks
 
