@@ -13,40 +13,16 @@ from tertulia.drafting import Draft
 from tertulia.events import Record
 from tertulia.messages import Message
 from tertulia.swarm.answer import COMMITTED, EMITTED, kind_of
+from tertulia.swarm.topics import COMMITS, FACTS
 
 _log = logging.getLogger("tertulia.swarm")
 
-_TOPICS: Final[dict[str, tuple[str, str]]] = {
-    events.TURN_STARTED: ("execution", "begin"),
-    events.TURN_RESUMED: ("execution", "begin"),
-    events.TURN_COMPLETED: ("execution", "end"),
-    events.TURN_FAILED: ("execution", "end"),
-    events.TURN_INTERRUPTED: ("execution", "end"),
-    events.TURN_ABANDONED: ("execution", "end"),
-    events.TURN_SUSPENDED: ("execution", "end"),
-    events.TOOL_CALLED: ("tool", "call"),
-    events.TOOL_RETURNED: ("tool", "return"),
-    events.TOOL_FAILED: ("tool", "error"),
-    events.HANDOFF: ("navigation", "change"),
-    events.STATE_SET: ("state", "set"),
-    events.STATE_DELETED: ("state", "delete"),
-    events.RESCUE: ("rescue", "rescue"),
-    events.SESSION_CLEARED: ("session", "commit-flush"),
-}
 _ENDS: Final = {
     events.TURN_COMPLETED: "answer",
     events.TURN_FAILED: "error",
     events.TURN_INTERRUPTED: "cancelled",
     events.TURN_ABANDONED: "abandoned",
 }
-_COMMITS: Final = {
-    "user": "commit-user-message",
-    "assistant": "commit-assistant-message",
-    "system": "commit-system-message",
-    "tool": "commit-tool-output",
-}
-
-
 MAX_CHANGES = 100
 
 
@@ -121,8 +97,8 @@ class Feed:
         kind = kind_of(message)
         if kind == EMITTED:
             self._push("session", "emit", record, message)
-        elif kind == COMMITTED and message.role in _COMMITS:
-            self._push("session", _COMMITS[message.role], record, message)
+        elif kind == COMMITTED and message.role in COMMITS:
+            self._push("session", COMMITS[message.role], record, message)
         elif message.role == "assistant" and not message.tool_calls:
             self._push("agent", "output", record, message)
 
@@ -151,7 +127,7 @@ class Feed:
     def _fact(self, record: Record) -> None:
         if record.type == events.HANDOFF:
             self._moved(record)
-        source, kind = _TOPICS.get(record.type, ("", ""))
+        source, kind = FACTS.get(record.type, ("", ""))
         if source and self.wants(source, kind):
             self._bus.publish(self._of_fact(source, kind, record))
         if record.type in _ENDS:
