@@ -21,7 +21,7 @@ SET_UP = python=""; \
 	"$$python" scripts/setup_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test soak test-system bench check lock clean setup setup-dev
+.PHONY: help demo demo-live services test soak test-system bench check lock clean setup setup-dev
 
 help: ## show this list
 	@echo "make TARGET [PYTHON=/path/to/python] [ARGS=...]"
@@ -38,6 +38,9 @@ demo: setup ## hold a conversation in the terminal (ARGS="--model ..."); kept in
 
 demo-live: setup ## serve a chat page with its live graph beside it (PORT=8080); kept in demo.db
 	@exec .venv/bin/python -m tertulia.server.demo --port "$(PORT)" --store "$(STORE)" $(ARGS)
+
+services: setup-dev ## run a PostgreSQL and a NATS for development, until Ctrl-C; prints their addresses
+	@exec .venv/bin/python -m tertulia.testing.servers
 
 test: setup-dev ## run the tests, but for the long ones (ARGS="-k name")
 	@exec .venv/bin/python -m pytest -n 2 -m "not soak and not system" $(ARGS)

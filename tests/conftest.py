@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tertulia.testing.servers import drop_database, new_database, server_url
 
 ELSEWHERE = {"system": "make test-system", "soak": "make soak"}
 
@@ -14,6 +18,45 @@ ELSEWHERE = {"system": "make test-system", "soak": "make soak"}
 def anyio_backend() -> str:
     """Async tests run on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def nats(servers_folder: Path) -> str:
+    """The address of a NATS server."""
+    return server_url("nats", servers_folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_folder: Path) -> str:
+    """The address of a PostgreSQL server, as its superuser."""
+    return server_url("postgres", servers_folder)
+
+
+@pytest.fixture
+def new_postgres(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Makes empty databases; they go with the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(new_database(postgres_server))
+        return made[-1]
+
+    yield make
+    for address in made:
+        drop_database(address)
+
+
+@pytest.fixture
+def postgres(new_postgres: Callable[[], str]) -> str:
+    """The address of an empty database."""
+    return new_postgres()
 
 
 def pytest_terminal_summary(

@@ -1,0 +1,3 @@
+"""Sessions in a PostgreSQL database, for many machines."""
+
+from __future__ import annotations
