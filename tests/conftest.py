@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tertulia.testing.servers import drop_database, new_database, server_url
+from tertulia.testing.servers import drop_database, empty_database, new_database, server_url
 
 ELSEWHERE = {"system": "make test-system", "soak": "make soak"}
 
@@ -39,18 +39,29 @@ def postgres_server(servers_folder: Path) -> str:
     return server_url("postgres", servers_folder)
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_server: str) -> Iterator[list[str]]:
+    """Databases of this process that no test uses."""
+    free: list[str] = []
+    yield free
+    if "TERTULIA_TEST_POSTGRES" in os.environ:
+        for address in free:
+            drop_database(address)
+
+
 @pytest.fixture
-def new_postgres(postgres_server: str) -> Iterator[Callable[[], str]]:
-    """Makes empty databases; they go with the test."""
-    made: list[str] = []
+def new_postgres(postgres_server: str, databases: list[str]) -> Iterator[Callable[[], str]]:
+    """Gives empty databases, which are another test's when this one has ended."""
+    lent: list[str] = []
 
-    def make() -> str:
-        made.append(new_database(postgres_server))
-        return made[-1]
+    def lend() -> str:
+        lent.append(databases.pop() if databases else new_database(postgres_server))
+        return lent[-1]
 
-    yield make
-    for address in made:
-        drop_database(address)
+    yield lend
+    for address in lent:
+        empty_database(address)
+    databases += lent
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from tertulia import Runtime, SessionStore
 from tertulia.stores import DocumentStore, MemoryStore, SQLiteStore, vectors
+from tertulia.stores.postgres import PostgresStore, migrations
 from tertulia.stores.vectors import cosine_distance, packed
 from tertulia.testing.store_memories import ANN, MemoryContract, Store, keys, memory
 
@@ -52,6 +53,24 @@ class TestSQLiteStoreWithoutAnExtension(TestSQLiteStore):
     @pytest.fixture(autouse=True)
     def not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(vectors, "extension", lambda: None)
+
+
+class TestPostgresStore(MemoryContract):
+    @pytest.fixture(autouse=True)
+    def databases(self, new_postgres: Callable[[], str]) -> None:
+        self.new = new_postgres
+
+    def make(self) -> Store:
+        return PostgresStore(self.new())
+
+
+class TestPostgresStoreWithoutAnExtension(TestPostgresStore):
+    @pytest.fixture(autouse=True)
+    def not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def never(_: object) -> bool:
+            return False
+
+        monkeypatch.setattr(migrations, "add_vectors", never)
 
 
 class TestDocumentStore(MemoryContract):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tertulia.stores import LogStore, MemoryStore, SQLiteStore
+from tertulia.stores.postgres import PostgresStore
 from tertulia.testing.store_contract import StoreContract
 
 
@@ -22,3 +24,12 @@ class TestSQLiteStore(StoreContract):
 
     def make(self) -> LogStore:
         return SQLiteStore(self.path)
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture(autouse=True)
+    def databases(self, new_postgres: Callable[[], str]) -> None:
+        self.new = new_postgres
+
+    def make(self) -> LogStore:
+        return PostgresStore(self.new())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
     invariant,
     multiple,
     rule,
+    run_state_machine_as_test,
 )
 from msgspec.structs import replace
 
@@ -27,6 +29,8 @@ from tertulia.errors import SessionExists, StaleWriter, VersionConflict
 from tertulia.events import MESSAGE_ADDED, Record, body_digest
 from tertulia.stores import LogStore, MemoryStore, SQLiteStore
 from tertulia.stores.base import Input, Receipt, Segment, SessionRow, SharedValue, SharedWrite
+from tertulia.stores.postgres import PostgresStore
+from tertulia.testing.servers import empty_database
 from tertulia.testing.store_changes import append, birth, record
 
 T = TypeVar("T")
@@ -213,6 +217,26 @@ class SQLiteMachine(StoreMachine):
         shutil.rmtree(self.folder)
 
 
+class PostgresMachine(StoreMachine):
+    """The same on a database, with another store on it at any time."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.address = address
+
+    def open(self) -> LogStore:
+        return PostgresStore(self.address)
+
+    @rule()
+    def reopen(self) -> None:
+        run(self.store.close())
+        self.store = self.open()
+
+    def teardown(self) -> None:
+        super().teardown()
+        empty_database(self.address)
+
+
 FEW = settings(
     max_examples=30,
     stateful_step_count=30,
@@ -227,3 +251,9 @@ class TestMemoryModel(StoreMachine.TestCase):
 
 class TestSQLiteModel(SQLiteMachine.TestCase):
     settings = FEW
+
+
+def test_a_database_is_what_the_model_is(postgres: str) -> None:
+    fewer = settings(FEW, max_examples=10)
+    machine = cast("Any", partial(PostgresMachine, postgres))
+    run_state_machine_as_test(machine, settings=fewer)

@@ -20,7 +20,7 @@ from tertulia.stores.sqlite.checkpoints import Checkpoints
 from tertulia.stores.sqlite.connection import translate
 from tertulia.stores.sqlite.jobs import Job, fail, settle
 from tertulia.stores.sqlite.locks import WriteTurn
-from tertulia.stores.sqlite.statistics import Statistics
+from tertulia.stores.statistics import Statistics
 
 QUEUE_LIMIT = 32_768
 """Changes that may wait; one more is refused, because the disk does not keep up."""

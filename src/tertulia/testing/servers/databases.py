@@ -18,6 +18,16 @@ def new_database(server: str) -> str:
     return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
 
 
+def empty_database(address: str) -> None:
+    """Make a database of ours as new, whoever is connected to it: faster than another one."""
+    _execute(
+        address,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid(); "
+        "DROP SCHEMA IF EXISTS tertulia CASCADE; DROP EXTENSION IF EXISTS vector",
+    )
+
+
 def drop_database(address: str) -> None:
     """Remove a database that `new_database` made, whoever is connected to it."""
     parts = urlsplit(address)

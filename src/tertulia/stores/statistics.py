@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
 
-from tertulia.stores.sqlite.jobs import Job
+
+class Decided(Protocol):
+    """A job of a writer, after it was done or refused."""
+
+    error: BaseException | None
 
 
 class Statistics:
@@ -17,7 +23,7 @@ class Statistics:
         self.batch_size_max = 0
         self._seconds: deque[float] = deque(maxlen=1_000)
 
-    def count(self, jobs: list[Job], seconds: float) -> None:
+    def count(self, jobs: Sequence[Decided], seconds: float) -> None:
         size = len(jobs)
         refused = 0
         for job in jobs:

@@ -1,0 +1,52 @@
+"""The address of a database: what is for the driver, what is for us, and what may be shown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from tertulia.errors import ConfigurationError
+
+
+class Address(NamedTuple):
+    """Where a store lies."""
+
+    url: str
+    """For the driver; of a pooler, where there is one."""
+    direct: str
+    """For the driver, past any pooler."""
+    shown: str
+    """Without secrets."""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler may give each transaction another connection."""
+        return self.direct != self.url
+
+
+def parse(url: str) -> Address:
+    """Raises ConfigurationError."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
+        raise ConfigurationError(
+            f"{_shown(url)!r} names no database; write it like postgresql://user@host/database"
+        )
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    rest = [(name, value) for name, value in options if name != "direct"]
+    plain = urlunsplit(parts._replace(query=urlencode(rest)))
+    direct = dict(options).get("direct") or plain
+    if urlsplit(direct).scheme not in {"postgresql", "postgres"}:
+        raise ConfigurationError("?direct= takes the whole address of the database, URL-encoded")
+    return Address(plain, direct, _shown(url))
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    query = [
+        (name, _shown(value) if name == "direct" else value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if "password" not in name
+    ]
+    netloc = user.partition(":")[0] + at + host
+    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query)))

@@ -1,0 +1,136 @@
+"""All of a store that lives on its own loop: connections, writer, presence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from tertulia.errors import AgentError
+from tertulia.stores.bells import Bells
+from tertulia.stores.postgres import changing, migrations, sql
+from tertulia.stores.postgres.address import Address
+from tertulia.stores.postgres.connections import Connections
+from tertulia.stores.postgres.driver import Connection
+from tertulia.stores.postgres.presence import SUSPECT_SECONDS, Presence
+from tertulia.stores.postgres.thread import LoopThread
+from tertulia.stores.postgres.writer import Writer
+
+T = TypeVar("T")
+P = ParamSpec("P")
+SQL = sql.queries("workers.sql")
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Opened by the first who needs it; everything here runs on one loop."""
+
+    def __init__(self, address: Address, worker: bytes, bells: Bells) -> None:
+        self.address = address
+        self.worker = worker
+        self.thread = LoopThread("tertulia-postgres")
+        self.incarnation = ""
+        self.vectors = False
+        self._connections = Connections(address)
+        self._presence = Presence(worker, self._connections, bells)
+        self._opening = asyncio.Lock()
+        self._ready = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self.writer = Writer(self._wake, self._presence.ring)
+
+    def _wake(self) -> None:
+        self.thread.loop.call_soon_threadsafe(self._begin_writing)
+
+    def _begin_writing(self) -> None:
+        if self._writing is None:
+            self._writing = self.thread.start(self._write())
+        self.writer.nudge()
+
+    async def _write(self) -> None:
+        try:
+            await self.open()
+        except Exception as error:
+            self.writer.refuse_all(error)
+            self._writing = None
+            return
+        await self.writer.run(self._connections, self.address.shown)
+
+    async def run(
+        self,
+        again: bool,
+        work: Callable[Concatenate[Connection, P], Awaitable[T]],
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> T:
+        """What `work` gives on a connection of an open store; see `Connections.run`."""
+        if not self._ready:
+            await self.open()
+        return await self._connections.run(lambda one: work(one, *args, **kw), again=again)
+
+    def ring(self, session: int) -> None:
+        """Tell those who watch a session."""
+        self._presence.ring((session,))
+
+    # -- life
+
+    async def open(self) -> None:
+        """Connect, make or check the schema, and be known as alive; once."""
+        async with self._opening:
+            if self._ready:
+                return
+            await self._connections.run(self._prepare)
+            await self._connections.retried(self._presence.enter)
+            self._tasks = [
+                self.thread.start(self._presence.stay()),
+                self.thread.start(self._presence.tell()),
+                self.thread.start(self._finish_removals()),
+            ]
+            self._ready = True
+
+    async def _prepare(self, db: Connection) -> None:
+        """Make the schema in an empty database; an older one is for `tertulia migrate`."""
+        if not await migrations.meta(db):
+            await migrations.migrate(db)
+            await migrations.add_vectors(db)
+        found = await migrations.meta(db)
+        migrations.check_current(int(found.get("version", 0)), self.address.shown)
+        self.incarnation = found["incarnation"]
+        self.vectors = bool((await db.fetch(SQL["has_vectors"]))[0][0])
+        await db.execute(SQL["forget_old"])
+
+    async def _finish_removals(self) -> None:
+        """Take away what a process that died had begun to delete."""
+        try:
+            for key in await self._connections.run(changing.removals):
+                while not await self._connections.run(
+                    lambda one, key=key: changing.remove_events(one, key)
+                ):
+                    continue
+        except AgentError:
+            log.exception("the removal of deleted sessions will go on another time")
+
+    async def is_alive(self, worker: bytes) -> bool:
+        """Whether another worker may still hold sessions."""
+
+        async def ask(db: Connection) -> bool:
+            found = await db.fetch(SQL["is_alive"], worker, SUSPECT_SECONDS)
+            return bool(found and found[0][0])
+
+        return await self.run(True, ask)
+
+    async def close(self) -> None:
+        """Write what waits, and let go of everything but the thread."""
+        async with self._opening:
+            self.writer.finish()
+            if self._writing is not None:
+                await self._writing
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await self._presence.leave()
+            await self._connections.close()

@@ -1,0 +1,173 @@
+"""The one task that writes: it commits together what waits together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from tertulia.doors import Outcome
+from tertulia.errors import AgentError, OutcomeUnknown, StoreClosed, StoreUnavailable
+from tertulia.stores.base import Change, SessionRow
+from tertulia.stores.postgres.batches import Batch, Job, gather, only
+from tertulia.stores.postgres.connections import Connections, NotConnected, Pauses
+from tertulia.stores.postgres.driver import Connection
+from tertulia.stores.postgres.errors import Fate, fate, translate
+from tertulia.stores.postgres.writing import write, write_alone
+from tertulia.stores.statistics import Statistics
+
+QUEUE_LIMIT = 32_768
+"""Changes that may wait; one more is refused, because the server does not keep up."""
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Takes changes from any thread, in order, and tells each its outcome after the commit."""
+
+    def __init__(self, wake: Callable[[], None], ring: Callable[[Iterable[int]], None]) -> None:
+        self._wake = wake
+        self._ring = ring
+        self._waiting: deque[Job] = deque()
+        self._lock = threading.Lock()
+        self._asleep = True
+        self._closing = False
+        self._news = asyncio.Event()
+        self.statistics = Statistics()
+
+    @property
+    def depth(self) -> int:
+        """How many changes wait."""
+        return len(self._waiting)
+
+    def put(self, change: Change) -> Outcome[SessionRow]:
+        """Submit a change. Raises StoreUnavailable and StoreClosed."""
+        job = Job(change)
+        with self._lock:
+            if self._closing:
+                raise StoreClosed("the store was closed before this was written")
+            if len(self._waiting) >= QUEUE_LIMIT:
+                raise StoreUnavailable(
+                    f"{QUEUE_LIMIT} changes wait to be written, and this one was not: slow down"
+                )
+            self._waiting.append(job)
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self._wake()
+        return job.waiter
+
+    # -- on the loop of the store
+
+    def nudge(self) -> None:
+        """There is something to write, or to end."""
+        self._news.set()
+
+    def finish(self) -> None:
+        """Take no more, and end when what waits is written."""
+        with self._lock:
+            self._closing = True
+        self.nudge()
+
+    def refuse_all(self, error: Exception) -> None:
+        """Give up what waits."""
+        with self._lock:
+            jobs, self._waiting, self._asleep = self._waiting, deque(), True
+        for job in jobs:
+            job.waiter.set_error(error)
+
+    async def run(self, connections: Connections, url: str) -> None:
+        """Write until told to finish."""
+        while True:
+            with self._lock:
+                self._asleep = not self._waiting
+                idle = self._asleep
+                if idle:
+                    self._news.clear()
+            if not idle:
+                await self._write_some(connections, url)
+            elif self._closing:
+                return
+            else:
+                await self._news.wait()
+
+    async def _write_some(self, connections: Connections, url: str) -> None:
+        with self._lock:
+            batch, alone = gather(self._waiting)
+        if batch.chains:
+            await self._settle(connections, url, batch)
+        for job in alone:
+            await self._settle(connections, url, only(job))
+
+    async def _settle(self, connections: Connections, url: str, batch: Batch) -> None:
+        """Write a batch, and tell those who wait what became of it."""
+        started = monotonic()
+        try:
+            decided = await self._write(connections, batch)
+        except Exception as error:
+            await self._failed(connections, url, batch, error)
+            return
+        left = [job for job in batch.jobs if job.result is None and job.error is None]
+        with self._lock:
+            self._waiting.extendleft(reversed(left))
+        self._tell(decided, monotonic() - started)
+
+    async def _failed(
+        self, connections: Connections, url: str, batch: Batch, error: Exception
+    ) -> None:
+        """Nothing of a batch is known to be written; one job's fault must not fail the others."""
+        jobs = batch.jobs
+        if len(jobs) > 1 and fate(error) is Fate.REFUSED and not isinstance(error, AgentError):
+            for job in jobs:
+                await self._settle(connections, url, only(job))
+            return
+        for job in jobs:
+            job.error = _unknown(error, url) if job.sent else translate(error, url)
+        self._tell(jobs, 0.0)
+
+    async def _write(self, connections: Connections, batch: Batch) -> list[Job]:
+        """Write, again while nothing is known to be written and the server is away."""
+        pauses = Pauses()
+        while True:
+            try:
+                return await self._attempt(connections, batch)
+            except Exception as error:
+                found = fate(error)
+                log.debug("a batch was not written: %r", error)
+                for job in batch.jobs:
+                    job.sent |= found is Fate.LOST and not isinstance(error, NotConnected)
+                twice = any(job.sent and not job.repeatable for job in batch.jobs)
+                if found is Fate.REFUSED or twice or not await pauses.pause():
+                    raise
+
+    async def _attempt(self, connections: Connections, batch: Batch) -> list[Job]:
+        lone = batch.jobs[0] if batch.jobs[0].alone else None
+
+        async def work(connection: Connection) -> list[Job]:
+            if lone is None:
+                return await write(connection, batch)
+            try:
+                await write_alone(connection, lone)
+            except AgentError as refused:
+                lone.result, lone.error = None, refused
+            return [lone]
+
+        return await connections.attempt(work)
+
+    def _tell(self, jobs: list[Job], seconds: float) -> None:
+        self.statistics.count(jobs, seconds)
+        self._ring([job.result.key for job in jobs if job.result is not None and not job.error])
+        for job in jobs:
+            if job.error is not None:
+                job.waiter.set_error(job.error)
+            elif job.result is not None:
+                job.waiter.set_result(job.result)
+
+
+def _unknown(error: Exception, url: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{url}: {error or type(error).__name__}; it may or may not have been written: read "
+        "before you repeat"
+    )
