@@ -14,6 +14,7 @@ from tertulia import MemoryStore, Message, Runtime, Session, SessionStore, SQLit
 from tertulia.doors import call
 from tertulia.errors import AgentError
 from tertulia.opening import Opening
+from tertulia.stores import PostgresStore
 from tertulia.stores.base import LogStore
 from tertulia.testing import FrozenClock
 from tertulia.turns import Asked, Turn
@@ -44,8 +45,9 @@ class Documents(SessionStore):
 class Place:
     """Where sessions are kept: opened again, it is what a process finds that starts later."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, address: str = "") -> None:
         self.kind = kind
+        self.address = address
         self.file = folder / "sessions.db"
         self.clock = FrozenClock(START)
         self.proved = True
@@ -66,6 +68,8 @@ class Place:
                 return self._memory
             case "sqlite":
                 return SQLiteStore(self.file)
+            case "postgres":
+                return PostgresStore(self.address)
             case _:
                 return self.documents
 
@@ -98,10 +102,11 @@ async def prove(runtime: Runtime) -> None:
         assert verified, f"{info.id}: {verified.reason} at {verified.first_bad}"
 
 
-@pytest.fixture(params=["memory", "sqlite", "documents"])
+@pytest.fixture(params=["memory", "sqlite", "documents", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """A place of each kind."""
-    made = Place(request.param, tmp_path)
+    address = request.getfixturevalue("postgres") if request.param == "postgres" else ""
+    made = Place(request.param, tmp_path, address)
     yield made
     made.end()
 

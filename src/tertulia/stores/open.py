@@ -7,13 +7,13 @@ from tertulia.stores.base import LogStore
 from tertulia.stores.memory import MemoryStore
 from tertulia.stores.sqlite import SQLiteStore
 
-KNOWN = "sqlite:///relative.db, sqlite:////absolute.db, memory:"
+KNOWN = "sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database, memory:"
 
 
 def open_store(url: str) -> LogStore:
     """The store that a URL names; opened on first use.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError, and MissingExtra where the driver of a database is not installed.
     """
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "memory":
@@ -21,7 +21,9 @@ def open_store(url: str) -> LogStore:
     if colon and scheme == "sqlite":
         return _sqlite(url, rest)
     if scheme in {"postgres", "postgresql"}:
-        raise ConfigurationError(f"PostgreSQL is not in this version; there are: {KNOWN}")
+        from tertulia.stores.postgres import PostgresStore  # slow to import, and not for all
+
+        return PostgresStore(url)
     meant = f"did you mean sqlite:///{url}?" if url and not colon else f"there are: {KNOWN}"
     raise ConfigurationError(f"{url!r} names no store; {meant}")
 

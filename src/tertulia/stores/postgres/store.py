@@ -9,9 +9,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tertulia.doors import Outcome
 from tertulia.errors import ForkedRuntimeError, StoreClosed
+from tertulia.stores import living
 from tertulia.stores.base import Change, Level, SessionRow, StoreStats
 from tertulia.stores.bells import Bells
-from tertulia.stores.postgres import address, processes
+from tertulia.stores.postgres import address
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.engine import Engine
 from tertulia.stores.postgres.operations import Operations
@@ -104,7 +105,7 @@ class PostgresStore(Operations):
                 engine = self._engine
                 if engine is None:
                     engine = self._engine = Engine(self._address, self._worker, self._bells)
-                    processes.remember(self)
+                    living.remember(self)
         engine.thread.check_not_mine()
         return engine
 
@@ -153,16 +154,20 @@ class PostgresStore(Operations):
                 return None
             self._end = StoreClosed(f"{self.url} is closed; make a new store for it")
             engine = self._engine
-        processes.forget(self)
+        living.forget(self)
         if engine is None:
             return None
         return engine, engine.thread.submit(engine.close())
 
-    def abandon(self) -> object:
-        """Be dead in a forked child; gives what nobody may use or close there."""
+    def abandon(self) -> list[Engine]:
+        """Be dead in a forked child; gives what nobody may use or close there.
+
+        The child shares the selector of its parent: to close a connection would take it away
+        from the parent's loop.
+        """
         self._end = ForkedRuntimeError(
             f"{self.url} was opened before os.fork; start child processes by spawn, and make a "
             "new store in them"
         )
         self._starting = threading.Lock()
-        return self._engine
+        return [self._engine] if self._engine is not None else []

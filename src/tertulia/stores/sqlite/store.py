@@ -12,7 +12,7 @@ import apsw
 
 from tertulia.doors import Outcome
 from tertulia.errors import ForkedRuntimeError, StoreClosed, StoreError, StoreReadOnly
-from tertulia.stores import queries
+from tertulia.stores import living, queries
 from tertulia.stores.base import Change, Level, SessionRow, StoreStats
 from tertulia.stores.bells import Bells
 from tertulia.stores.database import Database
@@ -169,7 +169,7 @@ class SQLiteStore(EngineStore):
         self._lock = locks.WorkerLock(folder, self._worker)
         self._turn = locks.WriteTurn(folder, self._worker)
         self._writer = Writer(batches, self._turn, self._bells)
-        processes.remember(self)
+        living.remember(self)
         self._writer.start()
 
     def _open_reader(self) -> Database:
@@ -230,10 +230,11 @@ class SQLiteStore(EngineStore):
                 self._turn.close()
             if self._lock is not None:
                 self._lock.release()
-            processes.forget(self)
+            living.forget(self)
 
     def abandon(self) -> list[Database]:
         """Be dead in a forked child; gives the connections that nobody may use or close."""
+        processes.note_inherited(self.path)
         self._end = ForkedRuntimeError(
             f"{self.path} was opened before os.fork; start child processes by spawn, and make a "
             "new store in them"

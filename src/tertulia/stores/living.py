@@ -1,23 +1,24 @@
-"""What a process owes to its stores: to flush them at its end, and to be dead after a fork.
+"""What a process owes to its stores: to flush them at its end, and to have them dead after a fork.
 
-A forked child shares the sockets and the selector of its parent: to close one of them there would
-take it away from the parent's loop.
+Imported before any runtime is, so that at the end of the process the stores are closed after what
+is yet to be written was handed to them.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 from weakref import WeakSet
 
 
 class Living(Protocol):
-    """A store with connections and a thread of its own."""
+    """A store with a thread of its own, and with files or connections."""
 
     def close_now(self) -> None: ...
 
-    def abandon(self) -> object: ...
+    def abandon(self) -> Sequence[object]: ...
 
 
 _living: WeakSet[Any] = WeakSet()
@@ -33,10 +34,10 @@ def forget(store: Living) -> None:
 
 def _after_fork() -> None:
     for store in list(_living):
-        inherited = store.abandon()
-        import ctypes  # slow to import, and needed in forked children only
+        for inherited in store.abandon():
+            import ctypes  # slow to import, and needed in forked children only
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
     _living.clear()
 
 
