@@ -39,7 +39,7 @@ def chat(store: str, model: str | None, **options: Any) -> None:
     may not do without you they ask for first: y or n. With no model named and no key set it talks
     with `offline`, which is rule-based and no language model.
     """
-    click.echo(f"store    {store}")
+    click.echo(f"store    {places.shown(store)}")
     name = model_of(model)
     wanted = Wanted(**options)
     with asyncio.Runner() as runner:

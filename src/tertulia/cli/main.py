@@ -48,6 +48,7 @@ COMMANDS = {
     "backup": "upkeep",
     "restore": "upkeep",
     "doctor": "upkeep",
+    "migrate": "migrating",
 }
 """The module of each command, which is imported when the command is called."""
 

@@ -66,7 +66,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def run(url: str, work: Work[T], *, bar: Bar | None = None, quiet: bool = False) -> T:
     """Do something with the runtime of a store; it says first which, unless `quiet`."""
     if not quiet:
-        click.echo(f"store: {url}", err=True)
+        click.echo(f"store: {shown(url)}", err=True)
 
     async def inside() -> T:
         async with opened(url, bar) as runtime:
@@ -77,6 +77,11 @@ def run(url: str, work: Work[T], *, bar: Bar | None = None, quiet: bool = False)
     finally:
         if bar is not None:
             bar.close()
+
+
+def shown(url: str) -> str:
+    """An address as it may be printed: without a password."""
+    return open_store(url).url if "@" in url else url
 
 
 @asynccontextmanager

@@ -95,10 +95,10 @@ def doctor(sessions: bool, as_json: bool, store: str) -> None:
 
 def _file_of(store: str) -> Path:
     """The file of a store, which is named. Raises UsageError where it has none."""
-    click.echo(f"store: {store}", err=True)
+    click.echo(f"store: {places.shown(store)}", err=True)
     found = open_store(store)
     if not isinstance(found, SQLiteStore):
-        raise UsageError(f"{store} is no file; name a store like sqlite:///x.db")
+        raise UsageError(f"{places.shown(store)} is no file; name a store like sqlite:///x.db")
     return Path(found.path)
 
 

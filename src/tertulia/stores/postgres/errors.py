@@ -60,8 +60,8 @@ def translate(error: Exception, url: str) -> AgentError:
     for beginning, kind, advice in MEANINGS:
         if code.startswith(beginning):
             return kind(f"{url}: {error}; {advice}")
-    if isinstance(error, UnicodeError):
-        return InvalidInput(f"{url}: {error}; PostgreSQL keeps no such text")
+    if isinstance(error, UnicodeError) or type(error).__name__ == "DataError":
+        return InvalidInput(f"{url}: {error}; PostgreSQL keeps no such value")
     if fate(error) is Fate.LOST:
         return StoreUnavailable(f"{url}: {error or type(error).__name__}; is the server running?")
     return StoreError(f"{url}: {type(error).__name__}: {error}")

@@ -6,7 +6,10 @@ from typing import Any
 
 from tertulia.errors import ConfigurationError, StoreTooNew
 from tertulia.stores.postgres import sql
+from tertulia.stores.postgres.address import Address
+from tertulia.stores.postgres.connections import Connections
 from tertulia.stores.postgres.driver import Connection, module
+from tertulia.stores.postgres.errors import translate
 
 SQL = sql.queries("workers.sql")
 
@@ -22,6 +25,19 @@ async def meta(db: Connection) -> dict[str, str]:
     if not there:
         return {}
     return {each[0]: each[1] for each in await db.fetch(SQL["meta"])}
+
+
+async def bring_up_to_date(address: Address) -> tuple[int, int, bool]:
+    """The version before and after, and whether vectors can be compared by the server."""
+    try:
+        db = await Connections.connect(address.direct)
+        try:
+            before = await version(db)
+            return before, await migrate(db), await add_vectors(db)
+        finally:
+            await db.close()
+    except Exception as error:
+        raise translate(error, address.shown) from error
 
 
 async def migrate(db: Connection) -> int:

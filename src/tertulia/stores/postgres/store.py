@@ -12,7 +12,7 @@ from tertulia.errors import ForkedRuntimeError, StoreClosed
 from tertulia.stores import living
 from tertulia.stores.base import Change, Level, SessionRow, StoreStats
 from tertulia.stores.bells import Bells
-from tertulia.stores.postgres import address
+from tertulia.stores.postgres import address, migrations
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.engine import Engine
 from tertulia.stores.postgres.operations import Operations
@@ -132,6 +132,11 @@ class PostgresStore(Operations):
             commit_seconds_p99=seen.percentile(0.99),
             wal_bytes=0,
         )
+
+    async def migrate(self) -> tuple[int, int, bool]:
+        """Bring the tables up to date: their version before and after, and whether there is
+        pgvector. On the caller's loop; opens nothing else. Raises StoreTooNew."""
+        return await migrations.bring_up_to_date(self._address)
 
     async def close(self) -> None:
         closing = self._begin_closing()
