@@ -1,4 +1,4 @@
-"""The tables of a database: made once, brought up to date by a command, by nobody made older."""
+"""The tables of a database: made once, brought up to date by a command, and never guessed."""
 
 from __future__ import annotations
 

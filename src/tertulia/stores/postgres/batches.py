@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import msgspec
 
-from tertulia.doors import Outcome
+from tertulia.doors import current_loop
 from tertulia.stores import engine
 from tertulia.stores import rows as row
 from tertulia.stores.base import Change, SessionRow, SharedWrite
 from tertulia.stores.postgres import rows
 from tertulia.stores.postgres.rows import Values
+from tertulia.stores.settling import waiter_for
 
 BATCH_CHANGES = 500
 BATCH_EVENTS = 1_000
@@ -33,6 +35,7 @@ class Job:
         "change",
         "cost",
         "error",
+        "loop",
         "place",
         "plain",
         "recovered",
@@ -44,7 +47,8 @@ class Job:
 
     def __init__(self, change: Change) -> None:
         self.change = change
-        self.waiter: Outcome[SessionRow] = Outcome()
+        self.loop = current_loop()
+        self.waiter: Any = waiter_for(self.loop)
         self.plain = engine.is_plain(change)
         self.cost = sum([len(record.body or b"") for record in change.records])
         after = change.after

@@ -24,7 +24,7 @@ SUSPECT_SECONDS = 2.0
 HEARTBEAT_SECONDS = 0.5
 POLL_SECONDS = 5.0
 """How often everybody is told to look, in case a bell of another process was lost."""
-EVERYTHING = "*"
+EVERYTHING, HELLO = "*", "?"
 PAYLOAD_BYTES = 7_000
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,14 @@ class Presence:
 
     def __init__(self, worker: bytes, connections: Connections, bells: Bells) -> None:
         self._worker = worker
+        self._name = worker.hex()
         self._lock = int.from_bytes(worker[:8], "big", signed=True)
         self._connections = connections
         self._bells = bells
         self._connection: Connection | None = None
         self._locked = False
+        self._company = True
+        """Whether others may be there who want to hear of commits."""
         self._polled = 0.0
         self._news: set[int] = set()
         self._rung = asyncio.Event()
@@ -54,6 +57,7 @@ class Presence:
             self._locked = False
             await self._take_lock(connection)
             await connection.add_listener(CHANNEL, self._hear)
+            await _notify(self._signed(HELLO), connection)
         except BaseException:
             connection.terminate()
             raise
@@ -77,7 +81,7 @@ class Presence:
     async def _renew(self, connection: Connection) -> None:
         while True:
             async with asyncio.timeout(LEASE_SECONDS / 2):
-                await connection.execute(SQL["renew"], self._worker)
+                [(self._company,)] = await connection.fetch(SQL["renew"], self._worker)
                 if not self._locked:
                     await self._take_lock(connection)
             if monotonic() - self._polled > POLL_SECONDS:
@@ -114,8 +118,9 @@ class Presence:
         """Tell those who watch here at once, and those elsewhere soon."""
         touched = set(sessions)
         self._bells.ring(touched)
-        self._news |= touched
-        self._rung.set()
+        if self._company:
+            self._news |= touched
+            self._rung.set()
 
     async def tell(self) -> None:
         """Tell other processes of news, once for all that has come together, until cancelled."""
@@ -124,15 +129,23 @@ class Presence:
             self._rung.clear()
             try:
                 news, self._news = self._news, set()
-                await self._connections.attempt(partial(_notify, _payload(news)))
+                await self._connections.attempt(partial(_notify, self._signed(_payload(news))))
             except Exception as error:
                 log.debug("a bell was lost: %r", error)
 
     def _hear(self, _connection: object, _process: int, _channel: str, payload: str) -> None:
-        if payload == EVERYTHING:
+        sender, _, news = payload.partition(":")
+        if sender == self._name:
+            return
+        if news == HELLO:
+            self._company = True
+        elif news == EVERYTHING:
             self._bells.ring_all()
         else:
-            self._bells.ring(map(int, payload.split(",")))
+            self._bells.ring(map(int, news.split(",")))
+
+    def _signed(self, news: str) -> str:
+        return f"{self._name}:{news}"
 
 
 async def _notify(payload: str, connection: Connection) -> None:

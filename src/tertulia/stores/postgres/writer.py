@@ -6,10 +6,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
+from typing import cast
 
-from tertulia.doors import Outcome
 from tertulia.errors import AgentError, OutcomeUnknown, StoreClosed, StoreUnavailable
 from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.postgres.batches import Batch, Job, gather, only
@@ -17,6 +17,7 @@ from tertulia.stores.postgres.connections import Connections, NotConnected, Paus
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.errors import Fate, fate, translate
 from tertulia.stores.postgres.writing import write, write_alone
+from tertulia.stores.settling import settle
 from tertulia.stores.statistics import Statistics
 
 QUEUE_LIMIT = 32_768
@@ -43,7 +44,7 @@ class Writer:
         """How many changes wait."""
         return len(self._waiting)
 
-    def put(self, change: Change) -> Outcome[SessionRow]:
+    def put(self, change: Change) -> Awaitable[SessionRow]:
         """Submit a change. Raises StoreUnavailable and StoreClosed."""
         job = Job(change)
         with self._lock:
@@ -57,7 +58,7 @@ class Writer:
             asleep, self._asleep = self._asleep, False
         if asleep:
             self._wake()
-        return job.waiter
+        return cast("Awaitable[SessionRow]", job.waiter)
 
     # -- on the loop of the store
 
@@ -76,7 +77,8 @@ class Writer:
         with self._lock:
             jobs, self._waiting, self._asleep = self._waiting, deque(), True
         for job in jobs:
-            job.waiter.set_error(error)
+            job.error = error
+        settle(jobs)
 
     async def run(self, connections: Connections, url: str) -> None:
         """Write until told to finish."""
@@ -159,11 +161,7 @@ class Writer:
     def _tell(self, jobs: list[Job], seconds: float) -> None:
         self.statistics.count(jobs, seconds)
         self._ring([job.result.key for job in jobs if job.result is not None and not job.error])
-        for job in jobs:
-            if job.error is not None:
-                job.waiter.set_error(job.error)
-            elif job.result is not None:
-                job.waiter.set_result(job.result)
+        settle(jobs)
 
 
 def _unknown(error: Exception, url: str) -> OutcomeUnknown:

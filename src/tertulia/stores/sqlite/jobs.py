@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tertulia.doors import Outcome, current_loop
+from tertulia.doors import current_loop
 from tertulia.stores import engine
 from tertulia.stores import rows as row
 from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.database import Database, Values
+from tertulia.stores.settling import Loop, waiter_for
 
-Loop = asyncio.AbstractEventLoop
 Run = Callable[[Database], tuple[Any, list[Values]]]
 """Gives the result, and the events that the batch is to add."""
 
@@ -38,7 +37,7 @@ class Job:
         self.touched = touched
         self.run = run
         self.loop = loop
-        self.waiter: Any = Outcome[Any]() if loop is None else loop.create_future()
+        self.waiter: Any = waiter_for(loop)
         self.alone = False
         self.before: SessionRow | None = None
         self.update: Values = ()
@@ -72,35 +71,7 @@ def lone_job(run: Callable[[Database], Any]) -> Job:
     return job
 
 
-def settle(jobs: Iterable[Job]) -> None:
-    """Tell those who wait; one call into each of their loops."""
-    loops: dict[Loop, list[Job]] = {}
-    for job in jobs:
-        if job.loop is not None:
-            loops.setdefault(job.loop, []).append(job)
-        elif job.error is None:
-            job.waiter.set_result(job.result)
-        else:
-            job.waiter.set_error(job.error)
-    for loop, waiting in loops.items():
-        try:
-            loop.call_soon_threadsafe(_settle_futures, waiting)
-        except RuntimeError:
-            continue  # the loop was closed, and whoever waited went with it
-
-
 def fail(jobs: Iterable[Job], error: Exception) -> None:
     """Give an error to those that have none yet."""
     for job in jobs:
         job.error = job.error or error
-
-
-def _settle_futures(jobs: list[Job]) -> None:
-    for job in jobs:
-        waiter = job.waiter
-        if waiter.done():
-            continue
-        if job.error is None:
-            waiter.set_result(job.result)
-        else:
-            waiter.set_exception(job.error)

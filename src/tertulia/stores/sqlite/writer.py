@@ -15,10 +15,11 @@ from tertulia.errors import AgentError, StoreClosed, StoreUnavailable
 from tertulia.stores import engine
 from tertulia.stores.bells import Bells
 from tertulia.stores.database import Database
+from tertulia.stores.settling import settle
 from tertulia.stores.sqlite.batches import Batches
 from tertulia.stores.sqlite.checkpoints import Checkpoints
 from tertulia.stores.sqlite.connection import translate
-from tertulia.stores.sqlite.jobs import Job, fail, settle
+from tertulia.stores.sqlite.jobs import Job, fail
 from tertulia.stores.sqlite.locks import WriteTurn
 from tertulia.stores.statistics import Statistics
 

@@ -12,7 +12,14 @@ SELECT pg_try_advisory_lock($1)
 UPDATE tertulia.workers SET since = clock_timestamp() WHERE worker = $1
 
 -- name: renew
-UPDATE tertulia.workers SET heartbeat = clock_timestamp() WHERE worker = $1
+-- (and whether somebody else is there, who wants to hear of commits)
+WITH renewed AS (
+    UPDATE tertulia.workers SET heartbeat = clock_timestamp() WHERE worker = $1
+)
+SELECT EXISTS (
+    SELECT 1 FROM tertulia.workers
+    WHERE worker <> $1 AND heartbeat > clock_timestamp() - lease * interval '1 second'
+)
 
 -- name: leave
 DELETE FROM tertulia.workers WHERE worker = $1
