@@ -18,6 +18,11 @@ USER = "ann"
 EFFECTS: list[Effect] = ["none", "idempotent", "unknown"]
 
 
+def address_of(place: object) -> str:
+    """The address of a store, of which a file may be named by its path."""
+    return place if isinstance(place, str) and "://" in place else f"sqlite:///{place}"
+
+
 class Broken(Exception):
     """What goes wrong in a turn that fails."""
 

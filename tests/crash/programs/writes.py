@@ -1,6 +1,6 @@
 """Writes on several sessions at once until it is killed, and says what was acknowledged.
 
-python writes.py FILE SEED
+python writes.py FILE_OR_ADDRESS SEED
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import json
 import random
 import sys
 
-from tests.crash.workload import Fact, Worker
+from tests.crash.workload import Fact, Worker, address_of
 
 from tertulia import Runtime
 
@@ -25,7 +25,7 @@ async def write(runtime: Runtime, name: str, seed: str) -> None:
 
 async def main() -> None:
     file, seed = sys.argv[1:]
-    async with Runtime(f"sqlite:///{file}") as runtime:
+    async with Runtime(address_of(file)) as runtime:
         await asyncio.gather(*(write(runtime, name, seed) for name in "abc"))
 
 
