@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import time
 
 import pytest
 from tests.crash.children import child_of, children
@@ -123,11 +124,7 @@ async def test_a_server_that_ends_again_and_again_under_load_loses_nothing() -> 
                 asyncio.ensure_future(_work(runtime, name, facts, ending))
                 for runtime, name in ((one, "a"), (one, "b"), (other, "c"), (other, "d"))
             ]
-            for again in (server.crash, server.stop, server.crash, server.crash, server.stop):
-                await asyncio.sleep(0.3)
-                await asyncio.to_thread(again)
-                await asyncio.to_thread(server.start)
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(_end_again_and_again, server)
             ending.set()
             await asyncio.gather(*tasks)
         async with Runtime(address) as runtime:
@@ -137,6 +134,15 @@ async def test_a_server_that_ends_again_and_again_under_load_loses_nothing() -> 
         assert len(facts) > 20
     finally:
         server.close()
+
+
+def _end_again_and_again(server: PostgresServer) -> None:
+    """On a thread of its own: a synchronous call of a worker blocks the loop meanwhile."""
+    for end in (server.crash, server.stop, server.crash, server.crash, server.stop):
+        time.sleep(0.3)
+        end()
+        server.start()
+    time.sleep(0.3)
 
 
 async def _work(runtime: Runtime, name: str, facts: list[Fact], ending: asyncio.Event) -> None:

@@ -45,6 +45,7 @@ async def test_many_who_open_an_empty_database_at_once_make_one_schema(postgres:
 
 def test_the_command_says_what_it_did_and_shows_no_password(postgres: str, tmp_path: Path) -> None:
     program = Program(tmp_path)
+    assert "is empty" in program.refused("sessions", store=postgres)
     for expected in ("version 1, was 0", "version 1, as it was"):
         done = program("migrate", store=postgres)
         assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr

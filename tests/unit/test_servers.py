@@ -122,6 +122,20 @@ def test_all_who_share_a_folder_share_one_server_until_the_last_is_gone(tmp_path
     end(later)
 
 
+def test_both_run_in_the_foreground_until_they_are_interrupted() -> None:
+    command = [sys.executable, "-m", "tertulia.testing.servers"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    said = [line(process).removeprefix("export ").partition("=") for _ in range(2)]
+    assert [name for name, _, _ in said] == ["TERTULIA_TEST_POSTGRES", "TERTULIA_TEST_NATS"]
+    assert all(listens(address) for _, _, address in said)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 0
+    assert not any(listens(address) for _, _, address in said)
+    process.communicate()
+
+
 def test_a_server_of_the_environment_is_used_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

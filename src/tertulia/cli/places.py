@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import click
@@ -103,6 +103,8 @@ def found(url: str, *, make: bool = False) -> LogStore:
             _make_folder(url, file)
         else:
             check_file(file)
+    elif not make and hasattr(store, "make_tables"):
+        cast("Any", store).make_tables = False
     return store
 
 

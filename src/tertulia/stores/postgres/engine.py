@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from tertulia.errors import AgentError
+from tertulia.errors import AgentError, NotAStore
 from tertulia.stores.bells import Bells
 from tertulia.stores.postgres import changing, migrations, sql
 from tertulia.stores.postgres.address import Address
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class Engine:
     """Opened by the first who needs it; everything here runs on one loop."""
 
-    def __init__(self, address: Address, worker: bytes, bells: Bells) -> None:
+    def __init__(self, address: Address, worker: bytes, bells: Bells, *, make_tables: bool) -> None:
+        self._make_tables = make_tables
         self.address = address
         self.worker = worker
         self.thread = LoopThread("tertulia-postgres")
@@ -94,6 +95,8 @@ class Engine:
     async def _prepare(self, db: Connection) -> None:
         """Make the schema in an empty database; an older one is for `tertulia migrate`."""
         if not await migrations.meta(db):
+            if not self._make_tables:
+                raise NotAStore(f"{self.address.shown} is empty: run `tertulia migrate`")
             await migrations.migrate(db)
             await migrations.add_vectors(db)
         found = await migrations.meta(db)

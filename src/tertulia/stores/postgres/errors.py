@@ -27,6 +27,8 @@ LOST = ("08", "57P", "53300", "25006")
 """Beginnings of codes: of the connection, of a server that ends or begins, of one that has too
 many connections, and of one that was the primary."""
 UNDONE = ("40001", "40P01")
+OUTDATED = "InvalidCachedStatementError"
+"""Somebody migrated meanwhile; the driver prepares its statements again."""
 MEANINGS: list[tuple[str, type[AgentError], str]] = [
     ("28", StoreUnavailable, "check the user and the password in the address of the store"),
     ("3D", StoreUnavailable, "make the database, or name another one in the address"),
@@ -43,7 +45,7 @@ MEANINGS: list[tuple[str, type[AgentError], str]] = [
 def fate(error: BaseException) -> Fate:
     """What became of what was tried when this was raised."""
     code = _code(error)
-    if code.startswith(UNDONE):
+    if code.startswith(UNDONE) or type(error).__name__ == OUTDATED:
         return Fate.UNDONE
     if code.startswith(LOST) or isinstance(error, OSError | EOFError | TimeoutError):
         return Fate.LOST

@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import msgspec
 
 from tertulia.doors import Outcome
+from tertulia.errors import OutcomeUnknown
 from tertulia.events import Record
 from tertulia.stores.base import (
     Branch,
@@ -181,7 +182,12 @@ class Operations(SessionStore):
         return erased
 
     async def delete_session(self, row: SessionRow, receipt: Receipt | None, *, stub: bool) -> None:
-        await self._ask_once(changing.delete_session, row, receipt, stub)
+        try:
+            await self._ask_once(changing.delete_session, row, receipt, stub)
+        except OutcomeUnknown:
+            left = await self.row(row.key)
+            if left is not None and left.status != "deleted":
+                raise
         self._ring(row.key)
         while not await self._ask(changing.remove_events, row.key):
             continue

@@ -31,6 +31,8 @@ class PostgresStore(Operations):
 
     def __init__(self, url: str) -> None:
         self._address = address.parse(url)
+        self.make_tables = True
+        """Whether an empty database gets its tables; set it before the store is used."""
         self._worker = os.urandom(16)
         self._bells = Bells()
         self._starting = threading.Lock()
@@ -104,10 +106,13 @@ class PostgresStore(Operations):
             with self._starting:
                 engine = self._engine
                 if engine is None:
-                    engine = self._engine = Engine(self._address, self._worker, self._bells)
+                    engine = self._engine = self._new_engine()
                     living.remember(self)
         engine.thread.check_not_mine()
         return engine
+
+    def _new_engine(self) -> Engine:
+        return Engine(self._address, self._worker, self._bells, make_tables=self.make_tables)
 
     def worker_is_alive(self, worker: bytes) -> bool:
         engine = self._started()

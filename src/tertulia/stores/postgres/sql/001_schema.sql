@@ -40,7 +40,6 @@ CREATE UNIQUE INDEX sessions_id ON tertulia.sessions (app, id) WHERE status <> '
 CREATE INDEX sessions_user ON tertulia.sessions ("user", key) WHERE "user" IS NOT NULL;
 CREATE INDEX sessions_due ON tertulia.sessions (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX sessions_parent ON tertulia.sessions (parent) WHERE parent IS NOT NULL;
-CREATE INDEX sessions_holder ON tertulia.sessions (holder) WHERE holder IS NOT NULL;
 
 CREATE TABLE tertulia.session_details (
     key bigint PRIMARY KEY,
