@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from tertulia import Runtime, doors, open_store
 from tertulia.errors import (
@@ -25,9 +24,7 @@ from tertulia.errors import (
 )
 from tertulia.stores.base import Segment
 from tertulia.stores.postgres import PostgresStore, driver
-from tertulia.stores.vectors import packed
 from tertulia.testing.store_changes import append, birth, record, seqs, whole
-from tertulia.testing.store_memories import ANN, keys, memory
 
 HOLDER = """
 import asyncio, sys
@@ -327,27 +324,3 @@ async def test_the_wrong_password_is_said_at_once_and_not_shown(postgres: str) -
 def test_an_address_without_a_database_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(address)
-
-
-# -- through a pooler
-
-
-async def test_it_works_through_connections_that_keep_nothing(postgres: str) -> None:
-    from urllib.parse import quote
-
-    pooled = f"{postgres}?application_name=pooled"
-    store = PostgresStore(f"{pooled}&direct={quote(postgres, safe='')}")
-    row = await store.commit(birth("s"))
-    row = await store.commit(append(row, record(1)))
-    assert await store.find(None, "s") == row
-    await store.put_memories(ANN, [memory("a", "one", [1, 0])])
-    assert keys(await store.memories_near(ANN, "e", packed([1, 0]), 9)) == ["a"]
-
-    async def prepared(db: driver.Connection) -> tuple[int, bool]:
-        [(count,)] = await db.fetch("SELECT count(*) FROM pg_prepared_statements")
-        [(inside,)] = await db.fetch("SELECT now() <> statement_timestamp()")
-        return int(count), bool(inside)
-
-    assert await store._ask(prepared) == (0, True)  # pyright: ignore[reportPrivateUsage]
-    assert replace(row, seq=1) == row
-    await store.close()

@@ -19,7 +19,7 @@ from tertulia.stores.postgres.errors import Fate, fate, translate
 T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[T]]
 
-MOST = 8
+MOST = 4
 """Connections of one store, beside the direct one."""
 PATIENCE = 30.0
 """Seconds for which a server may be away before it is said to be."""
