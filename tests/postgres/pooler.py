@@ -30,6 +30,7 @@ class Pooler:
         parts = urlsplit(server)
         self._target = (parts.hostname or "", parts.port or 5432)
         self._loop = asyncio.new_event_loop()
+        self._servers: list[Server] = []
         self._free: list[Server] = []
         self._luck = random.Random(7)
         self.moves = 0
@@ -53,12 +54,13 @@ class Pooler:
         started.set()
         self._loop.run_forever()
         server.close()
-        for each in self._free:
+        while tasks := asyncio.all_tasks(self._loop):
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for each in self._servers:
             each.writer.transport.abort()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,6 +88,7 @@ class Pooler:
             writer.write(b"N")
             return await self._log_in(reader, writer)
         server = Server(*await asyncio.open_connection(*self._target))
+        self._servers.append(server)
         server.writer.write(first)
         while True:
             kind, message = await _message(server.reader)

@@ -62,6 +62,7 @@ class Proxy:
             task.cancel()
         everything = asyncio.gather(*self._tasks, return_exceptions=True)
         self._loop.run_until_complete(everything)
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.postgres.pooler import Pooler, pooled
 
 from tertulia import Runtime
+from tertulia.errors import ConfigurationError
 from tertulia.stores import LogStore
 from tertulia.stores.postgres import PostgresStore
 from tertulia.testing.store_changes import append, birth, record, seqs, whole
@@ -71,6 +72,22 @@ async def test_many_at_once_meet_other_connections_and_lose_nothing(
     assert other.worker_is_alive(store.worker)
     await store.close()
     await other.close()
+
+
+async def test_a_pooler_that_was_not_told_of_is_recognised(
+    pooler: Pooler, new_postgres: Callable[[], str]
+) -> None:
+    direct = new_postgres()
+    await PostgresStore(direct).migrate()
+    store = PostgresStore(f"{pooler.url.rpartition('/')[0]}/{direct.rpartition('/')[2]}")
+
+    async def look() -> None:
+        for _ in range(100):
+            await asyncio.gather(*(store.find(None, f"s{n}") for n in range(4)))
+
+    with pytest.raises(ConfigurationError, match="direct="):
+        await look()
+    await store.close()
 
 
 async def test_a_session_works_through_it(through: Callable[[], str]) -> None:

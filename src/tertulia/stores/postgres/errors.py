@@ -6,6 +6,7 @@ from enum import Enum
 
 from tertulia.errors import (
     AgentError,
+    ConfigurationError,
     InvalidInput,
     NotAStore,
     StoreCorrupt,
@@ -29,12 +30,15 @@ many connections, and of one that was the primary."""
 UNDONE = ("40001", "40P01")
 OUTDATED = "InvalidCachedStatementError"
 """Somebody migrated meanwhile; the driver prepares its statements again."""
+POOLER = "if this is a pooler in transaction mode, add ?direct= with the address past it"
 MEANINGS: list[tuple[str, type[AgentError], str]] = [
     ("28", StoreUnavailable, "check the user and the password in the address of the store"),
     ("3D", StoreUnavailable, "make the database, or name another one in the address"),
     ("42501", StoreReadOnly, "its user may not do this; `tertulia migrate` needs the owner"),
     ("42P01", NotAStore, "run `tertulia migrate`"),
     ("3F000", NotAStore, "run `tertulia migrate`"),
+    ("26000", ConfigurationError, POOLER),
+    ("42P05", ConfigurationError, POOLER),
     ("22021", InvalidInput, "PostgreSQL keeps no text with a NUL character"),
     ("22P05", InvalidInput, "PostgreSQL keeps no text with this character"),
     ("53", StoreUnavailable, "nothing was written; make room on the server and repeat"),
