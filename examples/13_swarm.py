@@ -4,14 +4,13 @@ import asyncio
 import tempfile
 
 from tertulia import Agent, Policy, Runtime, Swarm
-from tertulia.swarm import PolicyContext
 from tertulia.testing import ScriptedModel, call
 
 
 class NoThreats(Policy):
     """Bans whoever threatens us."""
 
-    def validate_input(self, message: str, context: PolicyContext, /) -> bool:
+    def validate_input(self, message: str, context: object, /) -> bool:
         """Whether a client may say this."""
         return "or else" not in message
 
