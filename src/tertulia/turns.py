@@ -17,6 +17,7 @@ import msgspec
 from tertulia import events
 from tertulia.closing import Effect, Trace
 from tertulia.codec import body_of, encode
+from tertulia.conversation import MAX_RACES
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft, commit
 from tertulia.errors import (
@@ -29,6 +30,7 @@ from tertulia.errors import (
 from tertulia.gate import Gate
 from tertulia.messages import Message, parse
 from tertulia.recovery import close_turn
+from tertulia.scoped import refuse_inside_update
 from tertulia.stores.base import Request, SessionRow
 from tertulia.values import storable
 
@@ -192,7 +194,11 @@ class Turn:
         self._notes.append((events.check_type(kind), dict(body)))
 
     async def append(self, build: Callable[[Draft], Awaitable[T]]) -> T:
-        """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost."""
+        """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost.
+
+        Raises UsageError inside of an update of state, which has to end first.
+        """
+        refuse_inside_update(self.conversation)
         async with self._gate:
             await self._settle()
             self._check_open()
@@ -201,7 +207,7 @@ class Turn:
         return result
 
     async def _apply(self, build: Callable[[Draft], Awaitable[T]]) -> T:
-        while True:
+        for _ in range(MAX_RACES):
             draft = self._draft()
             staged = [write for write in self.writes if not write.staged]
             for write in staged:
@@ -217,6 +223,7 @@ class Turn:
                 continue
             self._made(sent, row)
             return result
+        raise self.conversation.outrun()
 
     def _made(self, sent: _Sent, row: SessionRow) -> None:
         self._sent, self.row = None, row
