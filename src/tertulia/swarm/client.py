@@ -22,7 +22,7 @@ from tertulia.messages import Message, parse
 from tertulia.policies import Verdict
 from tertulia.session import Session
 from tertulia.swarm.answer import COMMITTED, Answer, answer_of
-from tertulia.swarm.connecting import Connector, Send
+from tertulia.swarm.connecting import Connector, Live, Send
 from tertulia.swarm.driver import SwarmDriver
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.guard import Guard
@@ -41,6 +41,7 @@ MODES = ("user", "tool")
 MAX_ADMITTED = 1_000
 """Messages of a client that wait for its policies."""
 P = TypeVar("P", bound=Paced)
+S = TypeVar("S", bound=Send)
 _admitting: ContextVar[ClientSession | None] = ContextVar("tertulia_admitting", default=None)
 """The client whose message is being looked at by the calling code."""
 
@@ -200,8 +201,7 @@ class ClientSession:
         answer to it and returns it; `emit` and `notify` reach it too, `execute` does not.
         ``send.close()`` disconnects it. Raises InvalidInput.
         """
-        self.life.check()
-        return self._outlet.connect(connector)
+        return self.join(Send(self, connector))
 
     def disconnect(self, send: Send) -> None:
         """Disconnect a connector; nothing happens if it was not connected."""
@@ -306,6 +306,17 @@ class ClientSession:
             await self.life.dispose()
 
     # -- for the parts of it
+
+    @property
+    def live(self) -> Live | None:
+        """The live session that is connected, if one is."""
+        return self._outlet.live
+
+    def join(self, send: S) -> S:
+        """Somebody is connected from here on. Raises ClientDisposed."""
+        self.life.check()
+        self._outlet.connect(send)
+        return send
 
     async def begin(self) -> None:
         """It is about to be used. Raises ClientDisposed."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tertulia.agents.context import RunContext
+from tertulia.agents.oversight import Say
 from tertulia.errors import InvalidInput
 from tertulia.handle import MessageLike
+from tertulia.messages import Message
 from tertulia.swarm.answer import Answer, Outgoing
 
 if TYPE_CHECKING:
     from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.oversight import SwarmOversight
 
 Connector = Callable[[Outgoing], "Awaitable[Any] | Any"]
 
@@ -61,6 +65,27 @@ class Send:
         made = self._connector(outgoing)
         if isawaitable(made):
             await made
+
+
+class Live(Protocol):
+    """A live session, as the client that it is of needs it."""
+
+    async def tell(self, outgoing: Outgoing) -> None:
+        """Tell who is there something that is no part of the conversation."""
+
+    async def say(self, message: Message) -> None:
+        """Say what was emitted, and so put it into the history, where it is heard."""
+
+    async def examine(self, context: RunContext, oversight: SwarmOversight) -> Say | None:
+        """A turn begins: ask the policies about what was said before it."""
+
+
+class Voice(Send):
+    """The connection of a live session, which is where the conversation is heard."""
+
+    def __init__(self, client: ClientSession, live: Live) -> None:
+        super().__init__(client, live.tell)
+        self.live = live
 
 
 async def deliver(sends: Iterable[Send], outgoing: Outgoing) -> None:

@@ -9,7 +9,7 @@ from tertulia.errors import NotConnected
 from tertulia.messages import Message
 from tertulia.policies import Verdict
 from tertulia.swarm.answer import EMITTED, Answer, Outgoing, kind_of
-from tertulia.swarm.connecting import Connector, Send, deliver
+from tertulia.swarm.connecting import Live, Send, Voice, deliver
 from tertulia.swarm.life import ENDING
 from tertulia.swarm.oversight import inside
 from tertulia.turns import own_turn
@@ -26,15 +26,18 @@ class Outlet:
         self._conversation = client.session._conversation  # pyright: ignore[reportPrivateUsage]
         self.sends: dict[Send, None] = {}
 
-    def connect(self, connector: Connector) -> Send:
-        """Connect somebody. Raises InvalidInput."""
+    @property
+    def live(self) -> Live | None:
+        """The live session that is connected, if one is."""
+        return next((send.live for send in self.sends if isinstance(send, Voice)), None)
+
+    def connect(self, send: Send) -> None:
+        """Connect somebody."""
         client = self._client
-        send = Send(client, connector)
         self.sends[send] = None
         event = client.feed.event("session", "connect")
         client.bus.publish(event)
         client.life.later("on_connect", event)
-        return send
 
     async def emit(self, text: str) -> Answer:
         """Say something: as the answer of the turn that runs, else into the history."""
@@ -44,7 +47,7 @@ class Outlet:
         event = client.feed.event("session", "emit", input={"message": str(answer)})
         await client.life.call("on_emit", event)
         await self._say(answer, verdict, text)
-        await self._deliver(answer)
+        await self._deliver(answer, heard=True)
         return answer
 
     async def notify(self, text: str) -> Answer:
@@ -70,10 +73,12 @@ class Outlet:
             return Answer(text, agent=agent, emitted=True)
         return Answer(verdict.message, "ban", agent=agent, verdict=verdict, emitted=True)
 
-    async def _deliver(self, answer: Answer) -> None:
+    async def _deliver(self, answer: Answer, *, heard: bool = False) -> None:
+        """Tell who is connected; `heard`: a live client has it with the conversation."""
         outgoing = Outgoing(str(answer), answer.agent, self._client.client_id)
         await self._client.life.heard()
-        await deliver(list(self.sends), outgoing)
+        told = [send for send in self.sends if not (heard and isinstance(send, Voice))]
+        await deliver(told, outgoing)
 
     async def _say(self, answer: Answer, verdict: Verdict, text: str) -> None:
         """Put what is emitted into the history, as the answer of the turn if one runs."""
@@ -87,9 +92,14 @@ class Outlet:
             await client.guard.record(verdict, text)
             own.instead = own.root.instead = said
             return
+        message = Message.assistant(str(answer), agent=answer.agent, metadata=metadata)
+        live = self.live
+        if turn is None and live is not None:
+            await client.guard.record(verdict, text)
+            await live.say(message)
+            return
         if turn is None and await self._answer_instead(said, verdict, text):
             return
-        message = Message.assistant(str(answer), agent=answer.agent, metadata=metadata)
         await client.guard.record(verdict, text, message)
 
     async def _answer_instead(self, said: Say, verdict: Verdict, text: str) -> bool:

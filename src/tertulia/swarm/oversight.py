@@ -64,7 +64,8 @@ class SwarmOversight(Oversight):
         inside.set(self)
         if resumed:
             await self._recall(context.turn)
-        return None
+        live = self.client.live
+        return None if live is None or self.root is not self else await live.examine(context, self)
 
     async def _recall(self, turn: Turn) -> None:
         """The route of a turn that another process began."""

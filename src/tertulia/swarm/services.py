@@ -38,16 +38,35 @@ class SessionConnectionService:
         self.host = host
         self._bus = bus
         self.swarms: dict[str, Swarm] = {}
-        for swarm in swarms:
-            if not isinstance(swarm, Swarm):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InvalidInput(f"swarms= takes swarms, and {swarm!r} is none")
-            if swarm.name in self.swarms:
-                raise ConfigurationError(f"two swarms are named {swarm.name!r}")
-            self.swarms[swarm.name] = swarm
-        for swarm in self.swarms.values():
-            swarm.join(self)
         self._lock = threading.Lock()
         self._live: dict[tuple[str, str], ClientSession] = {}
+        self._beside: dict[tuple[str, str, str | None, str], ClientSession] = {}
+        """Those whose conversation is another one than that of the client's live instance."""
+        for swarm in swarms:
+            self._take(swarm)
+        for swarm in self.swarms.values():
+            swarm.join(self)
+
+    def add(self, swarm: Swarm) -> None:
+        """Serve one more swarm; one that is served already is no error.
+
+        Raises InvalidInput, and ConfigurationError for the name of another swarm.
+        """
+        with self._lock:
+            if self.swarms.get(getattr(swarm, "name", "")) is swarm:
+                return
+            self._take(swarm)
+            swarm.join(self)
+
+    def _take(self, swarm: Swarm) -> None:
+        if not isinstance(swarm, Swarm):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"{swarm!r} is no swarm; pass Swarm(…)")
+        if swarm.name in self.swarms:
+            raise ConfigurationError(
+                f"two swarms are named {swarm.name!r}; give each a name of its own, and make a "
+                "swarm once for all of its clients"
+            )
+        self.swarms[swarm.name] = swarm
 
     def swarm(self, name: str | Swarm) -> Swarm:
         """The swarm of a name. Raises UnknownName."""
@@ -65,17 +84,27 @@ class SessionConnectionService:
     ) -> ClientSession:
         """The live instance of a client in a swarm, made at its first use.
 
-        `session` is a conversation for it other than its own. Raises UnknownName, InvalidInput.
+        `session` is a conversation for it other than its own; where the live instance has another
+        one already, this one gets an instance beside it, so that no two conversations are mixed.
+        Raises UnknownName, InvalidInput.
         """
         found = self.swarm(swarm)
         key = identifier(client_id, "the client id"), found.name
         with self._lock:
             client = self._live.get(key)
             if client is None:
-                client = self._live[key] = ClientSession(
-                    found, client_id, self.host, self._bus, forget=self._forget, session=session
-                )
+                client = self._live[key] = self._made(found, client_id, session)
+            elif session is not None and not _is_of(client, session):
+                other = (*key, session.app_name, session.id)
+                client = self._beside.get(other)
+                if client is None:
+                    client = self._beside[other] = self._made(found, client_id, session)
         return client
+
+    def _made(self, swarm: Swarm, client_id: str, session: Session | None) -> ClientSession:
+        return ClientSession(
+            swarm, client_id, self.host, self._bus, forget=self._forget, session=session
+        )
 
     def find(self, client_id: str, swarm: str | Swarm) -> ClientSession | None:
         """The live instance, if there is one. Raises UnknownName."""
@@ -84,7 +113,7 @@ class SessionConnectionService:
     def live(self) -> list[ClientSession]:
         """All live instances."""
         with self._lock:
-            return list(self._live.values())
+            return [*self._live.values(), *self._beside.values()]
 
     async def close(self) -> None:
         """Dispose all of them, and leave the swarms."""
@@ -97,6 +126,9 @@ class SessionConnectionService:
         with self._lock:
             if self._live.get(key) is client:
                 del self._live[key]
+            other = (*key, client.session.app_name, client.session.id)
+            if self._beside.get(other) is client:
+                del self._beside[other]
 
     async def banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
         """Tell the bus and the client's log of a ban, or of its end; make no session for it."""
@@ -120,6 +152,11 @@ class SessionConnectionService:
             draft.add(noted, body, actor="app")
 
         await conversation.append(Opening(), build, _NOTING)
+
+
+def _is_of(client: ClientSession, session: Session) -> bool:
+    """Whether a session is the conversation of a client."""
+    return client.session._conversation is session._conversation  # pyright: ignore[reportPrivateUsage]
 
 
 class SessionPublicService:
