@@ -33,7 +33,7 @@ class SwarmDriver(Runner):
     def _cast(self, session: Session, request: Message | None, options: Options) -> Cast:
         swarm = self._client.swarm
         agents = swarm.agents
-        cast = Cast(agents[swarm.default], options, agents)
+        cast = Cast(agents[swarm.default], options, agents, closed=True)
         cast.check()
         return cast
 

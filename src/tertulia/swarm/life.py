@@ -108,7 +108,6 @@ class Life:
         self._used = self._client.host.clock.monotonic()
         self.tell_changes()
         await self.call_told()
-        await self.heard()
 
     async def heard(self) -> None:
         """Let listeners that are quick hear what was published, before the caller goes on."""
