@@ -228,7 +228,7 @@ class Cast:
     def _made(self, member: Member) -> Speaker:
         found = self._speakers.get(id(member))
         if found is None:
-            known = self._members if member.handoffs else {}
+            known: Mapping[str, Member] = self._members if member.handoffs else {}
             found = self._speakers[id(member)] = member.speaker(self._options, known)
         return found
 
