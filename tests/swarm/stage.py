@@ -46,7 +46,7 @@ class Without(Policy):
     """Refuses what has a word in it, said or told."""
 
     def __init__(self, word: str, **options: Any) -> None:
-        super().__init__(**{"name": f"without-{word}", **options})
+        super().__init__(name=options.pop("name", f"without-{word}"), **options)
         self.word = word
 
     async def validate_input(self, message: str, context: PolicyContext, /) -> bool | Refusal:

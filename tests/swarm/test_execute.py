@@ -42,7 +42,7 @@ async def test_an_answer_is_its_text_and_says_whose_it_is(stage: Stage) -> None:
 async def test_an_answer_can_be_used_wherever_text_can() -> None:
     answer = Answer("yes", agent="triage")
     assert f"{answer}!" == "yes!"
-    assert {answer: 1}["yes"] == 1
+    assert {"yes": 1}[answer] == 1
     assert type(answer.text) is str
     assert repr(answer) == "Answer('yes', kind='answer', agent='triage')"
 

@@ -10,6 +10,7 @@ import pytest
 from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, said, soon, swarm_of
 
 from tertulia import Runtime, tool
+from tertulia.bus import BusEvent
 from tertulia.errors import InvalidInput, PolicyError, UnknownName, UsageError
 from tertulia.policies import BAN_MESSAGE, Policy, PolicyContext
 from tertulia.swarm import ClientSession
@@ -25,7 +26,7 @@ def open_client(
 
 async def verdicts(client: ClientSession) -> list[dict[str, Any]]:
     """What the audit has of policies."""
-    return [dict(event.body) for event in await client.session.events(types=["policy.checked"])]
+    return [event.body or {} for event in await client.session.events(types=["policy.checked"])]
 
 
 class Recording(Policy):
@@ -110,13 +111,11 @@ async def test_a_blocked_input_is_on_the_bus_with_policy_and_reason(stage: Stage
 
 async def test_a_blocked_input_does_not_call_on_execute(stage: Stage) -> None:
     executed: list[str] = []
-    model = ScriptedModel("a")
-    _, client = open_client(
-        stage,
-        model,
-        Without("acme"),
-        on_execute=lambda client, event: executed.append(event.input["message"]),
-    )
+
+    def on_execute(client: ClientSession, event: BusEvent) -> None:
+        executed.append(event.input["message"])
+
+    _, client = open_client(stage, ScriptedModel("a"), Without("acme"), on_execute=on_execute)
     await client.execute("acme")
     await client.execute("fine")
     assert executed == ["fine"]
@@ -321,7 +320,7 @@ async def test_a_policy_with_auto_ban_bans_at_its_first_refusal(stage: Stage) ->
     assert event.context["policy_name"] == "without-acme"
     assert event.output == {"until": None, "reason": "it names acme"}
     (noted,) = await client.session.events(types=["policy.banned"])
-    assert noted.body["policy"] == "without-acme"
+    assert (noted.body or {})["policy"] == "without-acme"
     assert [ban.policy for ban in await client.swarm.bans("ann")] == ["without-acme"]
     assert (await runtime.client_session("bob", SWARM).execute("Hi")).kind == "answer"
 
