@@ -126,7 +126,10 @@ class Navigator:
             return to
 
         if turn is not None:
-            return await turn.append(build)
+            made = await turn.append(build)
+            if own is not None:
+                own.root.speaks(made, first=False)
+            return made
         opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
         return await self._conversation.append(opening, build)
 
