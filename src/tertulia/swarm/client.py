@@ -353,25 +353,26 @@ class ClientSession:
             await self.guard.record(verdict, request.text)
             await self.life.heard()
             return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict)
-        told = {"message": request.text, "mode": (request.metadata or {}).get("mode")}
-        await self.life.call("on_execute", self.feed.event("session", "execute", input=told))
+        if self.swarm.callbacks.on_execute is not None:
+            told = {"message": request.text, "mode": (request.metadata or {}).get("mode")}
+            await self.life.call("on_execute", self.feed.event("session", "execute", input=told))
         return verdict
 
     def plan(self, request: Message, verdict: Verdict, options: Mapping[str, Any]) -> Plan:
-        """The turn of a request that was admitted."""
+        """The turn of a request that was parsed and admitted."""
         given = {key: value for key, value in options.items() if value is not None}
-        plan = self._driver._plan(self.session, request, given, floor=True)  # pyright: ignore[reportPrivateUsage]
+        plan = self._driver._plan(self.session, None, given, floor=True, resuming=False)  # pyright: ignore[reportPrivateUsage]
         notes = self.guard.notes(verdict, request.text)
         turn = own_turn(self._conversation)
-        if turn is None:
-            asked = msgspec.structs.replace(plan.asked, notes=tuple(notes))
-            return msgspec.structs.replace(plan, asked=asked)
-        for kind, body in notes:
-            turn.note(kind, body)
-        own = inside.get()
-        if own is not None and own.client is self:
-            own.root.enter_nested()
-        return plan
+        if turn is not None:
+            for kind, body in notes:
+                turn.note(kind, body)
+            own = inside.get()
+            if own is not None and own.client is self:
+                own.root.enter_nested()
+            notes = []
+        asked = msgspec.structs.replace(plan.asked, messages=(request,), notes=tuple(notes))
+        return msgspec.structs.replace(plan, asked=asked)
 
     async def run(self, plan: Plan) -> Answer:
         """Run a turn to its answer."""
