@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ MAX_TOLD = 1_000
 """Callbacks that wait for somebody to use the session; the oldest are dropped."""
 
 Forget = Callable[["ClientSession"], None]
+_beginning: ContextVar[Life | None] = ContextVar("tertulia_beginning", default=None)
+"""The life whose `on_init` is the calling code."""
 
 
 class Life:
@@ -84,6 +87,8 @@ class Life:
         self._used = self._client.host.clock.monotonic()
         begun = self._begun
         if begun is not None:
+            if _beginning.get() is self:
+                return  # `on_init` uses it
             if not begun.done:
                 await begun
             await self.call_told()
@@ -92,7 +97,11 @@ class Life:
         try:
             if self._timer is None:
                 self._watch()
-            await self.call("on_init", self._client.feed.event("session", "init"))
+            token = _beginning.set(self)
+            try:
+                await self.call("on_init", self._client.feed.event("session", "init"))
+            finally:
+                _beginning.reset(token)
         finally:
             begun.set_result(None)
         await self.call_told()
@@ -180,11 +189,15 @@ class Life:
             mine = self.disposed is None
             self.disposed = disposed = self.disposed or Outcome()
         inside = own_turn(self._client.session._conversation) is not None  # pyright: ignore[reportPrivateUsage]
+        loop = current_loop()
         if mine:
             if self._forget is not None:
                 self._forget(self._client)
-            self.start(self._end(disposed))
-        if not (inside or asyncio.current_task() in self._tasks):
+            if loop is None:
+                await self._end(disposed)  # the runtime is closed when the process ends
+            else:
+                self.start(self._end(disposed))
+        if loop is None or not (inside or asyncio.current_task() in self._tasks):
             await disposed
 
     async def _end(self, disposed: Outcome[None]) -> None:
@@ -197,7 +210,8 @@ class Life:
                 await exchange.outcome.within(ENDING)
             event = client.feed.event("session", "dispose")
             client.bus.publish(event)
-            await client.bus.drain(HANDING, client_id=client.client_id)
+            if current_loop() is not None:
+                await client.bus.drain(HANDING, client_id=client.client_id)
             if self._begun is not None:
                 await self.call_told()
             await self.call("on_dispose", event)

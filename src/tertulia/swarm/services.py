@@ -11,6 +11,7 @@ from typing import Any
 from tertulia import events
 from tertulia.bus import Bus
 from tertulia.conversation import How
+from tertulia.doors import current_loop
 from tertulia.drafting import Draft
 from tertulia.errors import ClientDisposed, ConfigurationError, InvalidInput, UnknownName
 from tertulia.handle import MessageLike, conversation_of
@@ -117,7 +118,12 @@ class SessionConnectionService:
 
     async def close(self) -> None:
         """Dispose all of them, and leave the swarms."""
-        await asyncio.gather(*(client.dispose() for client in self.live()))
+        ending = [client.dispose() for client in self.live()]
+        if current_loop() is None:
+            for each in ending:
+                await each
+        else:
+            await asyncio.gather(*ending)
         for swarm in self.swarms.values():
             swarm.leave(self)
 
