@@ -443,7 +443,7 @@ async def test_a_route_that_returns_is_refused_also_after_a_restart_in_its_middl
     )
     answer = await client.resume()
     assert (answer, answer.agent, client.agent) == ("I do it myself.", "sales", "sales")
-    refused = [text for role, text in again.asked("sales") if "triage -> sales -> triage" in text]
+    refused = [text for _, text in again.asked("sales") if "triage -> sales -> triage" in text]
     assert len(refused) == 2
     assert await moves_of(client) == [("triage", "sales")]
     await check(client)
@@ -494,7 +494,11 @@ async def test_a_callback_that_fails_changes_nothing(
 
 async def test_a_refused_change_is_not_told(stage: Stage) -> None:
     told: list[BusEvent] = []
-    crew = crew_of(stage, on_agent_changed=lambda _, event: told.append(event))
+
+    def on_agent_changed(client: ClientSession, event: BusEvent) -> None:
+        told.append(event)
+
+    crew = crew_of(stage, on_agent_changed=on_agent_changed)
     crew.script(
         triage=call("transfer_to_sales"), sales=(call("transfer_to_triage"), "I do it myself.")
     )

@@ -148,7 +148,8 @@ class SwarmOversight(Oversight):
         said = await said if isawaitable(said) else said
         if said is None or said is True:
             return None
-        reason = said if isinstance(said, str) else "the answer is not what it has to be"
+        told = isinstance(said, str) and bool(said.strip())
+        reason = said if told else "the answer is not what it has to be"
         return await self._rescued("invalid_answer", reason, text, context)
 
     async def _rescued(
@@ -174,9 +175,9 @@ class SwarmOversight(Oversight):
     ) -> Again | Say | None:
         self._screen = None
         kind = "invalid_answer" if isinstance(error, SchemaValidationError) else "model_error"
-        decided = await self._decide(kind, str(error)[:1_000], "", context, error)
+        decided = await self._decide(kind, str(error)[:1_000], "", context, error, again=not shown)
         if isinstance(decided, Retry):
-            return None if shown else Again("Your answer was cut off by an error. Answer again.")
+            return Again("Your answer was cut off by an error. Answer again.")
         return decided
 
     async def tools_failed(
@@ -199,6 +200,8 @@ class SwarmOversight(Oversight):
         text: str,
         context: RunContext,
         error: BaseException | None,
+        *,
+        again: bool = True,
     ) -> Retry | Say | None:
         self._attempts += 1
         failure = Failure(
@@ -209,7 +212,7 @@ class SwarmOversight(Oversight):
             attempt=self._attempts,
             error=error,
         )
-        decided = await self.swarm.rescue.decide(failure)
+        decided = await self.swarm.rescue.decide(failure, again=again)
         done = "retry" if isinstance(decided, Retry) else "raise" if decided is None else "answer"
         body = msgspec.structs.asdict(failure)
         del body["error"]

@@ -86,14 +86,15 @@ class Rescue(msgspec.Struct, frozen=True, kw_only=True):
         """The strategy as the log names it."""
         return self.strategy if isinstance(self.strategy, str) else "function"
 
-    async def decide(self, failure: Failure) -> str | Retry | None:
-        """The answer to give, or to ask again, or None to raise."""
+    async def decide(self, failure: Failure, *, again: bool = True) -> str | Retry | None:
+        """The answer to give, or to ask again where that can be (`again`), or None to raise."""
+        again = again and failure.attempt <= self.retries
         if isinstance(self.strategy, str):
-            return self._settled(self.strategy, failure)
+            return self._settled(self.strategy, failure, again=again)
         said = self.strategy(failure)
         decided = await said if isawaitable(said) else said
         if isinstance(decided, Retry):
-            if failure.attempt > self.retries:
+            if not again:
                 return self._settled(self.then, failure)
             return Retry(decided.reason or failure.reason)
         if decided is None or _is_text(decided):
@@ -102,9 +103,11 @@ class Rescue(msgspec.Struct, frozen=True, kw_only=True):
             f"the rescue function gave {decided!r}; it gives a text, Retry() or None"
         )
 
-    def _settled(self, strategy: str, failure: Failure) -> str | Retry | None:
+    def _settled(
+        self, strategy: str, failure: Failure, *, again: bool = False
+    ) -> str | Retry | None:
         if strategy == "retry":
-            if failure.attempt <= self.retries:
+            if again:
                 return Retry(failure.reason)
             strategy = self.then
         if strategy == "raise":
