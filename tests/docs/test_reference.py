@@ -25,6 +25,7 @@ from tertulia import (
     OutputNode,
     Runtime,
     Session,
+    SwarmNode,
     Token,
     errors,
     swarm,
@@ -52,7 +53,7 @@ PAGE_OF = {swarm.AnswerStream: "swarms.md"}
 MADE: tuple[Any, ...] = (
     *(Session, Runtime, Agent, AgentRouter, Memory, tool),
     *(AgentApp, Node, OutputNode, AgentNode, Token, JWT),
-    *(swarm.Swarm, swarm.Policy),
+    *(swarm.Swarm, swarm.Policy, SwarmNode),
 )
 STRUCTS = (
     *(swarm.PolicyContext, swarm.Refusal, swarm.Verdict, swarm.Ban),
@@ -127,6 +128,16 @@ def test_the_reference_has_what_a_kind_of_node_adds_to_a_node_or_changes(kind: t
         if not name.startswith("_") and getattr(kind, name) is not getattr(Node, name, None)
     ]
     assert told(kind) == {name: as_cell(kind, name) for name in own}
+
+
+def test_the_reference_has_what_a_node_of_a_swarm_adds_to_that_of_an_agent() -> None:
+    own = [
+        name
+        for name in dir(SwarmNode)
+        if not name.startswith("_")
+        and getattr(SwarmNode, name) is not getattr(AgentNode, name, None)
+    ]
+    assert told(SwarmNode) == {name: as_cell(SwarmNode, name) for name in own}
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=[struct.__name__ for struct in STRUCTS])
