@@ -51,13 +51,16 @@ class Feed:
         **context: Any,
     ) -> BusEvent:
         """An event of this client."""
-        named = {key: value for key, value in context.items() if value is not None}
+        named = {"swarm_name": self._swarm}
+        for key, value in context.items():
+            if value is not None:
+                named[key] = value
         return BusEvent(
             type=kind,
             source=f"{source}-bus",
             input=input or {},
             output=output or {},
-            context={"swarm_name": self._swarm, **named},
+            context=named,
             client_id=self._client_id,
             seq=None if record is None else record.seq,
             time=None if record is None else record.time,

@@ -13,7 +13,7 @@ from tertulia.host import Host
 from tertulia.messages import Message
 from tertulia.policies import Direction, Policy, PolicyContext, Verdict
 from tertulia.session import Session
-from tertulia.swarm.checking import Checker, Screen
+from tertulia.swarm.checking import Checker, ContextOf, Screen
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_event, ban_told, failure_told, told
@@ -43,7 +43,7 @@ class Guard:
             verdict = await self._checker.check(
                 direction,
                 text,
-                lambda policy: self._context(policy, direction, agent),
+                self._contexts(direction, agent),
                 self._client_id,
                 self._host.clock.now(),
             )
@@ -58,7 +58,7 @@ class Guard:
         """What an answer goes through while it is made."""
         return Screen(
             self._checker,
-            lambda policy: self._context(policy, "output", agent),
+            self._contexts("output", agent),
             self._client_id,
             self._host.clock.now,
         )
@@ -103,13 +103,18 @@ class Guard:
             return await turn.append(build)
         return await conversation.append(opening, build, _ALSO_SUSPENDED)
 
-    def _context(self, policy: Policy, direction: Direction, agent: str) -> PolicyContext:
-        return PolicyContext(
-            client_id=self._client_id,
-            swarm=self._swarm.name,
-            agent=agent,
-            policy=policy.name,
-            session=self._session,
-            state=self._session.state,
-            direction=direction,
-        )
+    def _contexts(self, direction: Direction, agent: str) -> ContextOf:
+        session, state = self._session, self._session.state
+
+        def context(policy: Policy) -> PolicyContext:
+            return PolicyContext(
+                client_id=self._client_id,
+                swarm=self._swarm.name,
+                agent=agent,
+                policy=policy.name,
+                session=session,
+                state=state,
+                direction=direction,
+            )
+
+        return context
