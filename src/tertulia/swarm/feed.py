@@ -51,16 +51,13 @@ class Feed:
         **context: Any,
     ) -> BusEvent:
         """An event of this client."""
-        named = {"swarm_name": self._swarm}
-        for key, value in context.items():
-            if value is not None:
-                named[key] = value
+        named = {key: value for key, value in context.items() if value is not None}
         return BusEvent(
             type=kind,
             source=f"{source}-bus",
             input=input or {},
             output=output or {},
-            context=named,
+            context={"swarm_name": self._swarm, **named},
             client_id=self._client_id,
             seq=None if record is None else record.seq,
             time=None if record is None else record.time,
