@@ -105,7 +105,8 @@ class Scheduled(Paced):
         request = Message.user(message, metadata={"mode": "user"})
         verdict = await self.client.admit(request)
         if isinstance(verdict, Answer):
-            return verdict
+            return verdict if send is None else await send.hand(verdict)
+        self.client.life.check()
         self._waiting.append((request, verdict, send))
         outcome = self._outcome
         if self._timer is not None:
