@@ -1,12 +1,10 @@
-"""A swarm is the brain of a live session: its policies, its navigation, and what goes out unasked."""
+"""A swarm as the brain of a live session: policies, navigation, and what goes out unasked."""
 
 from __future__ import annotations
 
-import asyncio
+from tests.live.talking import history, live
 
-from tests.live.talking import Client, history, live
-
-from tertulia import Agent, Policy, Runtime, Swarm, SwarmNode
+from tertulia import Agent, Policy, Swarm, SwarmNode
 from tertulia.policies import PolicyContext
 from tertulia.testing import ScriptedModel
 from tertulia.wire.events import ResponseEnd

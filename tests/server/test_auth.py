@@ -102,6 +102,15 @@ def test_a_mapping_names_its_users_itself() -> None:
             Token({"correct-horse": nobody})  # pyright: ignore[reportArgumentType]
 
 
+def test_the_token_of_trusted_code_has_no_user_and_is_nobody_elses() -> None:
+    token = Token("correct-horse", trusted="battery-staple")
+    assert token.authenticate("correct-horse").user == "shared"
+    assert token.authenticate("battery-staple").user is None
+    for bad in ("correct-horse", "short"):
+        with pytest.raises(ConfigurationError):
+            Token("correct-horse", trusted=bad)
+
+
 @pytest.mark.parametrize("host", HERE)
 def test_on_loopback_nobody_needs_a_token(host: str, caplog: pytest.LogCaptureFixture) -> None:
     assert resolve(None, host) is None

@@ -142,7 +142,7 @@ class Client:
     ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
         content = json.dumps(body).encode() if raw is None and body is not None else raw
-        said = {**(JSON if method == "POST" else {}), **(headers or {})}
+        said = {**(JSON if method in ("POST", "PUT") else {}), **(headers or {})}
         if self._user is not None:
             said["authorization"] = f"Bearer {self._user}"
         connection.request(method, path, content, said)

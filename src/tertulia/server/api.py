@@ -15,7 +15,7 @@ from tertulia.agents.runner import Runner
 from tertulia.approvals import Approval
 from tertulia.doors import Outcome
 from tertulia.runtime import Runtime
-from tertulia.server import openapi, requests, session_calls, turn_calls, views
+from tertulia.server import openapi, requests, session_calls, swarm_api, turn_calls, views
 from tertulia.server.operations import (
     Authenticate,
     Call,
@@ -108,7 +108,7 @@ OPERATIONS = (
         summary="Follow the log as server-sent events; the header last-event-id resumes",
         handle=session_calls.follow,
         query=requests.FollowAsked,
-        streams=views.EventShown,
+        streams=(views.EventShown,),
     ),
     Operation(
         name="runTurn",
@@ -119,7 +119,7 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Run,
         answer=views.Answer,
-        streams=views.TurnEvent,
+        streams=(views.TurnEvent,),
     ),
     Operation(
         name="resumeTurn",
@@ -162,6 +162,7 @@ OPERATIONS = (
         body=requests.Ending,
         answer=views.SessionDetail,
     ),
+    *swarm_api.OPERATIONS,
     Operation(
         name="readDocument",
         method="GET",

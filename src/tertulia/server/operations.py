@@ -28,8 +28,8 @@ class Identity(Protocol):
     """Who asks: somebody with a name."""
 
     @property
-    def user(self) -> str:
-        """The user that owns the sessions which are made."""
+    def user(self) -> str | None:
+        """The user that owns the sessions which are made; None for trusted code."""
         ...
 
 
@@ -61,6 +61,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     service: Service
     user: str | None
+    """Who asks; None for trusted code, and where nobody is asked."""
     path: Mapping[str, str]
     query: Any
     body: Any
@@ -99,8 +100,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: type[msgspec.Struct] | None = None
     answer: Any = None
     """The type of the answer; None where it only streams."""
-    streams: Any = None
-    """The type of the data of its server-sent events, where it has them."""
+    streams: tuple[Any, ...] = ()
+    """The types of the data of its server-sent events, where it has them."""
     status: int = 200
     public: bool = False
     """Whether nobody is asked who they are."""

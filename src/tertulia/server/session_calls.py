@@ -29,7 +29,7 @@ from tertulia.server.views import (
 )
 from tertulia.session import Session
 
-_RETRY = b"retry: 1000\n\n"
+RETRY = b"retry: 1000\n\n"
 """How long a browser waits before it comes back, in milliseconds."""
 
 
@@ -125,7 +125,7 @@ async def follow(call: Call) -> EventStream:
 
 
 async def _told(facts: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
-    yield _RETRY
+    yield RETRY
     async with aclosing(facts):
         async for fact in facts:
             yield sse.event(fact.type, views.event(fact), fact.seq)

@@ -1,0 +1,169 @@
+"""What the HTTP API does with swarms: their clients, what these say and are told, and the bus.
+
+Somebody with a name is the client of that name, and no other one. What the application itself says
+to a client, and who is banned, is for those who have no name: the code of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from tertulia import host as hosts
+from tertulia.bus import BusEvent
+from tertulia.errors import AccessDenied
+from tertulia.server import requests, sse, swarm_views
+from tertulia.server.operations import Call
+from tertulia.server.problems import Refused
+from tertulia.server.session_calls import RETRY, key_of, plain
+from tertulia.server.sse import EventStream
+from tertulia.server.swarm_views import BansShown, ClientPage, Disposed, SwarmAnswer, SwarmPage
+from tertulia.server.turn_calls import streams
+from tertulia.server.views import turn_event
+from tertulia.swarm import AnswerStream, ClientSession, Swarm
+
+
+async def listing(call: Call) -> SwarmPage:
+    """The swarms of this server."""
+    swarms = call.service.runtime.clients.swarms.values()
+    return SwarmPage([swarm_views.swarm(each) for each in swarms])
+
+
+async def clients(call: Call) -> ClientPage:
+    """The clients of a swarm that live here, of whoever asks."""
+    swarm = _swarm(call)
+    live = call.service.runtime.client_sessions()
+    mine = [each for each in live if each.swarm is swarm and call.user in (None, each.client_id)]
+    return ClientPage([swarm_views.client(each) for each in mine])
+
+
+async def execute(call: Call) -> SwarmAnswer | EventStream:
+    """What a client gets for what it says, whole or as it happens."""
+    body: requests.Execution = call.body
+    client = _client(call)
+    if body.mode == "tool":
+        _trusted(call, "the mode tool")
+    said = body.message if isinstance(body.message, str) else plain(body.message)
+    options: dict[str, Any] = {
+        "metadata": body.metadata,
+        "timeout": body.timeout,
+        "idempotency_key": key_of(call, body.idempotency_key),
+    }
+    if streams(call, body.stream):
+        return EventStream(_told(client.stream(said, body.mode, **options)), call.place)
+    return swarm_views.answer(await client.execute(said, body.mode, **options))
+
+
+async def _told(stream: AnswerStream) -> AsyncGenerator[bytes]:
+    """A client's turn as bytes; the last event is its answer."""
+    async with stream:
+        async for happened in stream:
+            if happened.type != "error":
+                seq = None if happened.message is None else happened.message.seq
+                yield sse.event(happened.type, turn_event(happened), seq)
+        yield sse.event("answer", swarm_views.answer(stream.answer))
+
+
+async def resume(call: Call) -> SwarmAnswer:
+    """The answer of the turn that was suspended, or left by a process that died."""
+    return swarm_views.answer(await _client(call).resume())
+
+
+async def emit(call: Call) -> SwarmAnswer:
+    """What was said to a client unasked."""
+    body: requests.Saying = call.body
+    client = _client(call)
+    _trusted(call, "emit")
+    return swarm_views.answer(await client.emit(body.text))
+
+
+async def notify(call: Call) -> SwarmAnswer:
+    """What those who are connected were told. Raises NotConnected where nobody is."""
+    body: requests.Saying = call.body
+    client = _client(call)
+    _trusted(call, "notify")
+    return swarm_views.answer(await client.notify(body.text))
+
+
+async def dispose(call: Call) -> Disposed:
+    """Whether something of a client lived here, which is disposed now."""
+    found = call.service.runtime.clients.find(_client_id(call), _swarm(call))
+    if found is not None:
+        await found.dispose()
+    return Disposed(found is not None)
+
+
+async def ban(call: Call) -> BansShown:
+    """The bans of a client, with a new one."""
+    body: requests.Banning = call.body
+    swarm, client_id = _swarm(call), _client_id(call)
+    _trusted(call, "a ban")
+    with hosts.using(call.service.runtime):
+        await swarm.ban(client_id, body.policy, body.until, reason=body.reason)
+        return swarm_views.bans(await swarm.bans(client_id))
+
+
+async def unban(call: Call) -> BansShown:
+    """The bans of a client that are left."""
+    asked: requests.Unbanning = call.query
+    swarm, client_id = _swarm(call), _client_id(call)
+    _trusted(call, "the end of a ban")
+    with hosts.using(call.service.runtime):
+        await swarm.unban(client_id, asked.policy)
+        return swarm_views.bans(await swarm.bans(client_id))
+
+
+async def bus(call: Call) -> EventStream:
+    """What happens to a client, or to all of them, from now on."""
+    asked: requests.BusAsked = call.query
+    wanted = asked.client_id or call.user or "*"
+    if call.user not in (None, wanted):
+        raise _denied(wanted)
+    heard = call.service.runtime.bus.events(wanted, asked.topic)
+
+    async def told() -> AsyncGenerator[bytes]:
+        lost = 0
+        yield RETRY
+        async with heard:
+            async for event in heard:
+                if heard.lost > lost:
+                    yield sse.comment(f"{heard.lost - lost} events were dropped")
+                    lost = heard.lost
+                yield _bus_event(event)
+
+    return EventStream(told(), call.place, call.service.closing)
+
+
+def _bus_event(event: BusEvent) -> bytes:
+    return sse.event(event.topic, swarm_views.bus_event(event), event.seq)
+
+
+# -- who may
+
+
+def _client(call: Call) -> ClientSession:
+    """The client that a path names, who may be used by whoever asks."""
+    return call.service.runtime.client_session(_client_id(call), _swarm(call))
+
+
+def _client_id(call: Call) -> str:
+    """The id in a path. Raises AccessDenied for that of somebody else."""
+    client_id = call.path["client_id"]
+    if call.user not in (None, client_id):
+        raise _denied(client_id)
+    return client_id
+
+
+def _denied(client_id: str) -> AccessDenied:
+    return AccessDenied("the client is somebody else", session_id=client_id)
+
+
+def _swarm(call: Call) -> Swarm:
+    """The swarm that a path names. Raises UnknownName."""
+    return call.service.runtime.swarm(call.path["swarm"])
+
+
+def _trusted(call: Call, what: str) -> None:
+    """Raise Refused for somebody with a name."""
+    if call.user is not None:
+        raise Refused(403, "Forbidden", f"{what} is for the server's own code, not for its clients")
