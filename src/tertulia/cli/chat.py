@@ -68,7 +68,7 @@ async def _begin(
     from tertulia.cli import chat_swarm
 
     settings.set_model(model)
-    return await chat_swarm.begin(runtime, swarm, client)
+    return await chat_swarm.begin(runtime, swarm, client, model)
 
 
 def _talk(runner: asyncio.Runner, talk: Talk) -> None:

@@ -51,6 +51,11 @@ def model_of(named: str | None) -> str:
     return next((model for key, model in BY_KEY if os.environ.get(key)), OFFLINE)
 
 
+def model_line(model: str) -> str:
+    """Which model answers, and whether it is one."""
+    return f"model    {model}{f' ({STAND_IN})' if model == OFFLINE else ''}"
+
+
 def check_key(model: str) -> None:
     """Raise ConfigurationError where the key of a known provider is not set."""
     from tertulia.agents.failures import missing_key
@@ -79,7 +84,7 @@ async def begin(runtime: Runtime, wanted: Wanted, model: str) -> Talk:
         runtime=runtime,
     )
     click.echo(f"session  {session_id} ({'new' if row is None else _summary(row)})")
-    click.echo(f"model    {model}{f' ({STAND_IN})' if model == OFFLINE else ''}")
+    click.echo(model_line(model))
     talk = Talk(runtime, session, agent.name)
     if row is not None:
         await where_it_was(talk, row)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tertulia.cli import chat_screen, texts
-from tertulia.cli.chat_start import where_it_was
+from tertulia.cli.chat_start import model_line, where_it_was
 from tertulia.cli.chat_talk import Talk
 from tertulia.cli.drawing import the_swarm
 from tertulia.runtime import Runtime
@@ -24,8 +24,11 @@ HELP = """\
 /quit          leave; the conversation stays"""
 
 
-async def begin(runtime: Runtime, target: str, client_id: str) -> SwarmTalk:
-    """Open the session of a client, say who is there and where the conversation was."""
+async def begin(runtime: Runtime, target: str, client_id: str, model: str) -> SwarmTalk:
+    """Open the session of a client, say who is there and where the conversation was.
+
+    `model` is for agents that name none.
+    """
     swarm = the_swarm(target)
     runtime.clients.add(swarm)
     client = await runtime.client_session(client_id, swarm)
@@ -33,6 +36,7 @@ async def begin(runtime: Runtime, target: str, client_id: str) -> SwarmTalk:
     click.echo(f"swarm    {texts.plain(swarm.name)}: {', '.join(map(texts.plain, swarm.agents))}")
     click.echo(f"policies {_policies(swarm)}")
     click.echo(f"client   {texts.plain(client_id)}, at {texts.plain(client.agent)}")
+    click.echo(model_line(model))
     row = await runtime.store.find(swarm.app_name, client_id)
     if row is not None:
         await where_it_was(talk, row)
