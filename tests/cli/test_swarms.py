@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from tests.cli.program import Program
+from tests.cli.program import Program, read_until
 
 SHOP = """
 from tertulia import Agent, Policy, Swarm
@@ -113,3 +115,23 @@ def test_the_swarm_of_the_demo_refuses_bans_and_asks_before_it_orders(empty: Pro
     assert "order_desk> place order: order 1 is placed: two coffees" in printed
     assert "policy Polite, input refused: it says 'stupid'" in printed
     assert printed.split("you> /back\n")[1].startswith("demo has the floor")
+
+
+def test_a_turn_with_a_swarm_that_was_killed_goes_on(shop: Program) -> None:
+    words = ("chat", "--swarm", "shop.py", "--model", "offline")
+    with shop.started(*words) as process:
+        assert process.stdin is not None
+        process.stdin.write(f"remember {'word ' * 20_000}\n")
+        process.stdin.flush()
+        read_until(process, "desk> ")
+        process.kill()
+    printed = chat(shop, "what did I tell you?\n")
+    assert "died in turn" in printed
+    assert "It goes on now" in printed
+    assert printed.count("you> ") == 1
+    assert [event["type"] for event in events(shop, "turn.resumed")] == ["turn.resumed"]
+
+
+def events(program: Program, kind: str) -> list[dict[str, object]]:
+    lines = program.ok("tail", "me", "--type", kind, "--json").splitlines()
+    return [json.loads(line) for line in lines]
