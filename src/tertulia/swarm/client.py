@@ -105,6 +105,11 @@ class ClientSession:
         return bool(self._outlet.sends)
 
     @property
+    def expected(self) -> bool:
+        """Whether a message is looked at by policies, or waits to be executed."""
+        return self._door.busy or any(paced.waiting for paced in self._paced.values())
+
+    @property
     def agent(self) -> str:
         """The name of the agent that has the floor."""
         return self._navigator.agent

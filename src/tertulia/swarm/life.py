@@ -230,7 +230,8 @@ class Life:
 
     def _look(self, limit: float) -> None:
         idle = self._client.host.clock.monotonic() - self._used
-        busy = self.holders or self.running or self._client.connected
+        client = self._client
+        busy = self.holders or self.running or client.connected or client.expected
         if self.disposed is not None:
             return
         if busy or idle < limit:

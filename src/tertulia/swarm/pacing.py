@@ -31,6 +31,11 @@ class Paced:
         self.delay = _checked(delay)
         self.client = client
 
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait to be executed."""
+        return False
+
     def close(self) -> None:
         """The client is gone."""
 
@@ -83,6 +88,11 @@ class Scheduled(Paced):
         return await self._enter(message, None)
 
     execute = __call__
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait to be executed."""
+        return bool(self._waiting)
 
     def through(self, send: Send) -> Callable[..., Awaitable[Answer]]:
         """The same, with the answer handed to a connector, once."""
