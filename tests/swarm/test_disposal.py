@@ -399,6 +399,27 @@ async def test_many_that_hold_at_once_share_one_instance_and_it_is_disposed_once
     assert (len(seen), len(disposals), runtime.client_sessions()) == (1, 1, [])
 
 
+@pytest.mark.xfail(strict=True, reason="who is cancelled while it enters stays a holder")
+async def test_one_that_is_cancelled_while_it_enters_is_no_holder(stage: Stage) -> None:
+    held = Pause()
+
+    async def on_init(client: ClientSession, event: BusEvent) -> None:
+        await held.hold()
+
+    runtime, client, _ = open_client(stage, ScriptedModel(), on_init=on_init)
+
+    async def enter() -> None:
+        async with runtime.client_session("ann", SWARM):
+            pass
+
+    entering = asyncio.create_task(enter())
+    await held.reached()
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert client.life.holders == 0
+
+
 async def test_using_a_client_without_holding_it_does_not_dispose_it(stage: Stage) -> None:
     _, client, disposals = open_client(stage, ScriptedModel("a"))
     await client

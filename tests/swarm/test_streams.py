@@ -357,3 +357,33 @@ async def test_a_stream_whose_task_is_cancelled_leaves_no_turn_behind(stage: Sta
         await taking.task
     assert await soon(client.execute("Again")) == "next"
     assert client.life.running == {}
+
+
+async def test_a_stream_that_is_dropped_ends_its_turn_also_for_others(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel(["One ", Pause(), "never"], "next"))
+    async for event in client.stream("Hi"):
+        if event.type == "text_delta":
+            break
+    other = asyncio.create_task(client.execute("Again"))
+    assert await soon(other) == "next"
+    assert client.life.running == {}
+
+
+async def test_a_stream_that_is_kept_but_not_read_does_not_make_its_reader_wait_for_itself(
+    stage: Stage,
+) -> None:
+    client = client_of(stage, ScriptedModel(["One ", Pause(), "never"], "next"))
+    stream = client.stream("Hi")
+    async for event in stream:
+        if event.type == "text_delta":
+            break
+    async with asyncio.timeout(10):
+        assert await client.execute("Again") == "next"
+
+
+async def test_an_option_that_does_not_exist_is_refused(stage: Stage) -> None:
+    model = ScriptedModel()
+    client = client_of(stage, model)
+    with pytest.raises(InvalidInput, match="colour"):
+        await all_of(client.stream("Hi", colour="red"))
+    assert model.requests == []

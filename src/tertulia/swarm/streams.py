@@ -24,18 +24,15 @@ class AnswerStream:
     """
 
     def __init__(self, client: ClientSession, request: Message, options: Mapping[str, Any]) -> None:
-        self._client = client
-        self._request = request
-        self._options = options
-        self._answer: Answer | None = None
-        self._events = self._run()
+        self._answers: list[Answer] = []
+        self._events = _events(client, request, options, self._answers)
 
     @property
     def answer(self) -> Answer:
         """The answer. Raises UsageError before the end."""
-        if self._answer is None:
+        if not self._answers:
             raise UsageError("the stream has not ended; iterate over all of it first")
-        return self._answer
+        return self._answers[0]
 
     def __aiter__(self) -> Self:
         return self
@@ -58,25 +55,31 @@ class AnswerStream:
     ) -> None:
         await self.aclose()
 
-    async def _run(self) -> AsyncGenerator[StreamEvent]:
-        client = self._client
-        verdict = await client.admit(self._request)
-        if isinstance(verdict, Answer):
-            self._answer = verdict
-            yield StreamEvent(type="text_delta", text=str(verdict))
-            return
-        plan = client.plan(self._request, verdict, self._options)
-        oversight: Any = plan.oversight
-        stream = AsyncStream(plan)
-        exchange = stream._exchange  # pyright: ignore[reportPrivateUsage]
-        client.life.enter(exchange, oversight)
-        try:
-            async with stream:
-                async for event in stream:
-                    if event.type != "error" or not isinstance(event.error, TurnInterrupted):
-                        yield event
-            self._answer = answer_of(stream.response, oversight.verdict)
-        except TurnInterrupted:
-            self._answer = Answer(kind="cancelled", agent=client.agent)
-        finally:
-            await client.life.leave(exchange)
+
+async def _events(
+    client: ClientSession, request: Message, options: Mapping[str, Any], answers: list[Answer]
+) -> AsyncGenerator[StreamEvent]:
+    """Run the turn; its answer is added to `answers`.
+
+    It does not know the `AnswerStream`, so that one that is dropped ends its turn at once.
+    """
+    verdict = await client.admit(request)
+    if isinstance(verdict, Answer):
+        answers.append(verdict)
+        yield StreamEvent(type="text_delta", text=str(verdict))
+        return
+    plan = client.plan(request, verdict, options)
+    oversight: Any = plan.oversight
+    stream = AsyncStream(plan)
+    exchange = stream._exchange  # pyright: ignore[reportPrivateUsage]
+    client.life.enter(exchange, oversight)
+    try:
+        async with stream:
+            async for event in stream:
+                if event.type != "error" or not isinstance(event.error, TurnInterrupted):
+                    yield event
+        answers.append(answer_of(stream.response, oversight.verdict))
+    except TurnInterrupted:
+        answers.append(Answer(kind="cancelled", agent=client.agent))
+    finally:
+        await client.life.leave(exchange)
