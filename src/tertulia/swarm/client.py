@@ -298,7 +298,11 @@ class ClientSession:
 
     async def __aenter__(self) -> Self:
         self.life.hold()
-        await self.begin()
+        try:
+            await self.begin()
+        except BaseException:
+            await self._let_go()
+            raise
         return self
 
     async def __aexit__(
@@ -307,8 +311,7 @@ class ClientSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.life.let_go():
-            await self.life.dispose()
+        await self._let_go()
 
     # -- for the parts of it
 
@@ -405,6 +408,10 @@ class ClientSession:
         self._conversation.observers = tuple(kept)
 
     # -- inside
+
+    async def _let_go(self) -> None:
+        if self.life.let_go():
+            await self.life.dispose()
 
     def _request(self, message: str | MessageLike, mode: Mode) -> Message:
         given = parse({"role": "user", "content": message} if isinstance(message, str) else message)
