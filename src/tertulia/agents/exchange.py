@@ -188,10 +188,22 @@ class Exchange:
     def _ended(self) -> None:
         if self._at_end is not None:
             self._at_end()
+        self._let_go()
         with self._lock:
             bell, self._filled = self._filled, None
         if bell is not None:
             bell.set_result(None)
+
+    def _let_go(self) -> None:
+        """Drop what leads back to here, so that a turn goes when it has ended, not at some later
+        collection of garbage."""
+        self._cancel = None
+        if self._turn is not None:
+            self._turn.approached = _nobody
+
+
+def _nobody() -> bool:
+    return False
 
 
 def cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:

@@ -50,17 +50,21 @@ class SwarmOversight(Oversight):
         """How many executions ran inside of this turn."""
         self.max_tool_calls = self.swarm.limits.max_tool_calls
         self.tool_timeout = self.swarm.limits.tool_timeout
-        self.root = self
-        """What looks after the turn that this one is a part of."""
+        self._outer: SwarmOversight | None = None
         self._attempts = 0
         self._screen: Screen | None = None
+
+    @property
+    def root(self) -> SwarmOversight:
+        """What looks after the turn that this one is a part of."""
+        return self if self._outer is None else self._outer
 
     # -- the route
 
     async def begin(self, context: RunContext, *, resumed: bool) -> Say | None:
         outer = inside.get()
         if outer is not None and outer.client is self.client:
-            self.root = outer.root
+            self._outer = outer.root
         inside.set(self)
         if resumed:
             await self._recall(context.turn)
