@@ -240,7 +240,6 @@ async def test_an_execution_begins_and_ends_once_whatever_becomes_of_it(stage: S
     assert asked == ["One", "Two", "Three"]
 
 
-@pytest.mark.xfail(strict=True, reason="tool.return and tool.error do not name their tool")
 async def test_an_execution_of_a_tool_names_the_tool_and_what_became_of_it(stage: Stage) -> None:
     runtime, client, heard = open_client(
         stage, ScriptedModel(call("fail"), "sorry"), tools=[fail, keep]

@@ -36,6 +36,8 @@ class Feed:
         self._asked: Message | None = None
         self._said: Message | None = None
         self._agent: str | None = None
+        self._calls: dict[str, str] = {}
+        """The names of the tools that the running turn has called, by their calls."""
         self.changes: deque[BusEvent] = deque(maxlen=MAX_CHANGES)
         """Changes of agent that the client's callback is yet to be told of."""
         self.tells_changes = False
@@ -93,6 +95,7 @@ class Feed:
             self._asked = message
         elif message.role == "assistant":
             self._said, self._agent = message, message.agent
+            self._calls.update((call.id, call.name) for call in message.tool_calls or ())
         self._push("history", "push", record, message)
         kind = kind_of(message)
         if kind == EMITTED:
@@ -114,15 +117,28 @@ class Feed:
     def _checked(self, record: Record) -> None:
         body = body_of(record)
         kind = f"validate-{body['direction']}"
+        text, policy = body.pop("text", None), body.get("policy")
         if self.wants("policy", kind):
-            text = body.pop("text", None)
             said = {} if text is None else {"message": text}
-            policy = body.get("policy")
             event = self.event("policy", kind, record, input=said, output=body, policy_name=policy)
             self._bus.publish(event)
         if record.turn == record.seq and body["direction"] == "input" and not body["allowed"]:
+            self._refused(record, body, text or "")
+
+    def _refused(self, record: Record, body: dict[str, Any], text: str) -> None:
+        """An execution ended before it began a turn."""
+        if self.wants("session", "execute"):
             kind = "error" if "error" in body else "ban"
-            self._executed(record, kind, body_of(record).get("text", ""), policy=body["policy"])
+            event = self.event(
+                "session",
+                "execute",
+                record,
+                input={"message": text, "mode": body.get("mode", "user")},
+                output={"message": body.get("message", ""), "kind": kind},
+                agent_name=self._agent,
+                policy_name=body.get("policy"),
+            )
+            self._bus.publish(event)
 
     def _fact(self, record: Record) -> None:
         if record.type == events.HANDOFF:
@@ -135,13 +151,15 @@ class Feed:
             ended = _ENDS[record.type]
             if ended == "answer" and said is not None and kind_of(said) != EMITTED:
                 ended = kind_of(said)
-            self._executed(record, ended, None)
+            self._executed(record, ended)
             self._asked = self._said = None
+            self._calls.clear()
 
     def _of_fact(self, source: str, kind: str, record: Record) -> BusEvent:
         body = body_of(record)
         if source == "tool":
-            return self.event(source, kind, record, output=body, tool_name=body.get("name"))
+            name = self._calls.get(str(body.get("call")), body.get("name"))
+            return self.event(source, kind, record, output=body, tool_name=name)
         if source == "execution":
             outcome = record.type.partition(".")[2]
             agent = body.get("agent")
@@ -157,20 +175,18 @@ class Feed:
         if self.tells_changes:
             self.changes.append(self._of_fact("navigation", "change", record))
 
-    def _executed(self, record: Record, kind: str, text: str | None, **context: Any) -> None:
+    def _executed(self, record: Record, kind: str) -> None:
+        """A turn has ended."""
         if not self.wants("session", "execute"):
             return
         asked, said = self._asked, self._said
-        message = text if text is not None else "" if asked is None else asked.text
         mode = "user" if asked is None else (asked.metadata or {}).get("mode", "user")
-        answered = "" if said is None or text is not None else said.text
         event = self.event(
             "session",
             "execute",
             record,
-            input={"message": message, "mode": mode},
-            output={"message": answered, "kind": kind},
+            input={"message": "" if asked is None else asked.text, "mode": mode},
+            output={"message": "" if said is None else said.text, "kind": kind},
             agent_name=self._agent,
-            policy_name=context.get("policy"),
         )
         self._bus.publish(event)
