@@ -291,3 +291,12 @@ async def test_a_delay_that_cannot_be_is_refused(stage: Stage, delay: Any) -> No
 async def test_a_scheduled_message_is_text(stage: Stage, message: Any) -> None:
     with pytest.raises(InvalidInput):
         await client_of(stage, ScriptedModel()).scheduled(SHORT)(message)
+
+
+async def test_a_client_has_so_many_delays_and_no_more(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel())
+    for number in range(1, 101):
+        client.rate(number)
+    with pytest.raises(InvalidInput, match="100 different delays"):
+        client.rate(101)
+    assert client.rate(7) is client.rate(7.0)

@@ -40,6 +40,8 @@ Mode = Literal["user", "tool"]
 MODES = ("user", "tool")
 MAX_ADMITTED = 1_000
 """Messages of a client that wait for its policies."""
+MAX_PACED = 100
+"""Different delays of `scheduled` and `rate` that a client may have."""
 P = TypeVar("P", bound=Paced)
 S = TypeVar("S", bound=Send)
 _admitting: ContextVar[ClientSession | None] = ContextVar("tertulia_admitting", default=None)
@@ -442,6 +444,11 @@ class ClientSession:
     def _pace(self, kind: type[P], delay: float) -> P:
         self.life.check()
         made = kind(self, delay)
+        if len(self._paced) >= MAX_PACED and (kind, made.delay) not in self._paced:
+            raise InvalidInput(
+                f"client {self.client_id!r} is paced by {MAX_PACED} different delays already; "
+                "use one of them"
+            )
         found: Any = self._paced.setdefault((kind, made.delay), made)
         return found
 
