@@ -22,12 +22,13 @@ from tertulia.doors import Outcome
 from tertulia.drafting import Draft, commit
 from tertulia.errors import (
     InvalidInput,
+    SessionBusy,
     StaleWriter,
     TurnInterrupted,
     UsageError,
     VersionConflict,
 )
-from tertulia.gate import Gate
+from tertulia.gate import Gate, GateFull
 from tertulia.messages import Message, parse
 from tertulia.recovery import close_turn
 from tertulia.scoped import refuse_inside_update
@@ -196,13 +197,24 @@ class Turn:
     async def append(self, build: Callable[[Draft], Awaitable[T]]) -> T:
         """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost.
 
-        Raises UsageError inside of an update of state, which has to end first.
+        Raises UsageError inside of an update of state, which has to end first, and SessionBusy
+        where 1,000 changes of the turn wait already.
         """
         refuse_inside_update(self.conversation)
-        async with self._gate:
+        try:
+            await self._gate.enter()
+        except GateFull:
+            raise SessionBusy(
+                f"{self._gate.waiting} changes of turn {self.number} wait already; make fewer at "
+                "once",
+                session_id=self.conversation.id,
+            ) from None
+        try:
             await self._settle()
             self._check_open()
             result = await self._apply(build)
+        finally:
+            self._gate.leave()
         await self.listen()
         return result
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.integration.test_sessions_support import Place
 
 from tertulia import Message, Runtime, Session
 from tertulia.errors import SessionBusy, UsageError
@@ -198,3 +199,17 @@ async def test_what_a_task_of_the_function_does_after_the_update_is_not_refused(
     await session.update_state("k", function)
     go_on.set()
     assert await started[0] == 2
+
+
+async def test_too_many_changes_of_a_turn_at_once_are_refused_with_a_typed_error(
+    lasting: Place,
+) -> None:
+    session = lasting.open().session("s")
+    async with session.turn("hello") as turn:
+        made = await asyncio.gather(
+            *(turn.record("app.x", {}) for _ in range(1_100)), return_exceptions=True
+        )
+    refused = [each for each in made if isinstance(each, BaseException)]
+    assert {type(each) for each in refused} == {SessionBusy}
+    assert len(await session.events(types="app.x", limit=None)) == len(made) - len(refused)
+    assert await session.verify()
