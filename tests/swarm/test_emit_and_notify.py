@@ -244,9 +244,6 @@ async def test_a_policy_that_raises_lets_nothing_out(stage: Stage) -> None:
     assert (connected.got, await client.session.history()) == ([], [])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what is emitted while an answer is reviewed is not in the history"
-)
 async def test_what_a_policy_emits_while_it_looks_at_an_answer_is_not_lost(stage: Stage) -> None:
     class Telling(Policy):
         async def validate_output(self, text: str, context: PolicyContext, /) -> bool:

@@ -566,7 +566,6 @@ async def test_a_client_whose_validator_raised_goes_on_when_it_no_longer_does(
 # -- what a rescue says
 
 
-@pytest.mark.xfail(strict=True, reason="the text of a rescue is told without asking the policies")
 async def test_the_text_of_a_rescue_function_goes_through_the_output_policies(
     stage: Stage,
 ) -> None:
@@ -585,7 +584,6 @@ async def test_the_text_of_a_rescue_function_goes_through_the_output_policies(
     assert "acme" not in str(await client.session.history())
 
 
-@pytest.mark.xfail(strict=True, reason="the text of a rescue is told without looking at bans")
 async def test_a_ban_during_a_turn_blocks_a_placeholder_too(stage: Stage) -> None:
     pause = Pause()
     _, client = open_client(stage, ScriptedModel([pause, ""]), rescue="placeholder")

@@ -117,6 +117,8 @@ class Loop:
         self._speaker = speaker
         if self._oversight is not None:
             self._oversight.speaks(speaker.name, first=not self._askings)
+            if self._oversight.max_tool_calls == 0:
+                speaker = self._speaker = msgspec.structs.replace(speaker, tools={})
         if self._aside is None:
             self._turn.agent = speaker.name
         self._context = RunContext(

@@ -86,6 +86,9 @@ def answer_of(response: Response, verdict: Verdict | None) -> Answer:
         kind = "pending"
     elif response.messages:
         kind = kind_of(response.messages[-1])
+    if kind == "ban" and verdict is None:  # it was given before, and is repeated
+        policy = (response.messages[-1].metadata or {}).get("policy")
+        verdict = Verdict(allowed=False, direction="output", policy=policy, message=response.text)
     return Answer(
         response.text,
         kind if kind in KINDS else "answer",

@@ -132,10 +132,19 @@ class SwarmOversight(Oversight):
         else:
             rest, verdict = await screen.finish()
             self.client.guard.tell_ban(verdict)
+        refused = self._refused(verdict, text, context.turn)
+        if refused is not None:
+            return refused
+        if self.instead is not None and not calls:
+            return self.instead  # a policy has emitted another answer
+        return Pass(rest)
+
+    def _refused(self, verdict: Verdict, text: str, turn: Turn) -> Say | None:
+        """Note a verdict; the ban message where it refuses."""
         for kind, body in self.client.guard.notes(verdict, text):
-            context.turn.note(kind, body)
+            turn.note(kind, body)
         if verdict.allowed:
-            return Pass(rest)
+            return None
         self.verdict = verdict
         return Say(verdict.message, {"kind": "ban", "policy": verdict.policy})
 
@@ -224,6 +233,8 @@ class SwarmOversight(Oversight):
         body["text"] = storable(text[:MAX_TEXT])
         noted = {**body, "reason": storable(reason), "strategy": self.swarm.rescue.name}
         context.turn.note(events.RESCUE, {**noted, "done": done})
-        if isinstance(decided, str):
-            return Say(decided, {"kind": "placeholder", "problem": problem})
-        return decided
+        if not isinstance(decided, str):
+            return decided
+        verdict = await self.client.guard.check("output", decided, str(context.agent))
+        refused = self._refused(verdict, decided, context.turn)
+        return refused or Say(decided, {"kind": "placeholder", "problem": problem})
