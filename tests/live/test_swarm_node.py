@@ -393,6 +393,19 @@ async def test_what_was_said_and_not_looked_at_before_a_restart_is_looked_at_aft
         assert "what of Acme" not in asked(model)
 
 
+async def test_no_retention_keeps_what_was_refused_before_the_eyes_of_a_model() -> None:
+    model = ScriptedModel("Hello.")
+    async with Runtime("memory:") as runtime:
+        await runtime.session("s", retention={"immutable": True}).send_message(
+            {"role": "assistant", "content": "Welcome."}
+        )
+        async with live(SwarmNode(shop_of(model)), runtime=runtime) as (session, client):
+            assert await said(client, "what of Acme", 1) == BAN
+            assert await said(client, "hi", 2) == "Hello."
+            assert asked(model) == ["Welcome.", BAN, "hi"]
+            assert await session.conversation.verify()
+
+
 # -- the client behind it
 
 
