@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from tests.agents.histories import bodies, check_whole
 from tests.swarm.stage import SWARM, Stage
@@ -37,8 +37,8 @@ class Crew:
     def script(self, **steps: Any) -> None:
         """What the models answer next: a step, or a list of steps in a tuple."""
         for name, given in steps.items():
-            several: Any = given if isinstance(given, tuple) else (given,)
-            self.models[name].add(*several)
+            steps = cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,)
+            self.models[name].add(*steps)
 
     def client(self, client_id: str = "ann") -> ClientSession:
         return self.runtime.client_session(client_id, self.swarm)
