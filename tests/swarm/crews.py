@@ -37,8 +37,8 @@ class Crew:
     def script(self, **steps: Any) -> None:
         """What the models answer next: a step, or a list of steps in a tuple."""
         for name, given in steps.items():
-            steps = cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,)
-            self.models[name].add(*steps)
+            several = cast("tuple[Any, ...]", given) if isinstance(given, tuple) else (given,)
+            self.models[name].add(*several)
 
     def client(self, client_id: str = "ann") -> ClientSession:
         return self.runtime.client_session(client_id, self.swarm)
