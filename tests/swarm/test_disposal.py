@@ -158,7 +158,7 @@ async def test_those_that_wait_behind_a_turn_are_answered_too_when_it_is_dispose
     _, client, _ = open_client(stage, model)
     tasks = [asyncio.create_task(client.execute(f"m{number}")) for number in range(5)]
     await pause.reached()
-    await until(lambda: len(client.life.running) == 5)
+    await until(lambda: len(client._desk.life.running) == 5)  # pyright: ignore[reportPrivateUsage]
     await soon(client.dispose())
     answers = await soon(asyncio.gather(*tasks))
     assert [answer.kind for answer in answers] == ["cancelled"] * 5

@@ -26,8 +26,8 @@ def runtime_of(stage: Stage, *steps: Any, idle: float | None = SHORT, **options:
 async def looked_at(client: ClientSession, times: int = 3) -> None:
     """Wait until the timer of a client has gone off so many times and found it needed."""
     for _ in range(times):
-        timer = client.life._timer  # pyright: ignore[reportPrivateUsage]
-        await until(lambda timer=timer: client.life._timer is not timer)  # pyright: ignore[reportPrivateUsage]
+        timer = client._desk.life._timer  # pyright: ignore[reportPrivateUsage]
+        await until(lambda timer=timer: client._desk.life._timer is not timer)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_client_that_nobody_uses_is_disposed(stage: Stage) -> None:
@@ -103,10 +103,10 @@ async def test_a_client_that_was_used_meanwhile_stays(stage: Stage, frozen: Froz
     client = runtime.client_session("ann", SWARM)
     frozen.advance(HOUR - 1)
     await client.execute("First")
-    client.life._look(HOUR)  # pyright: ignore[reportPrivateUsage]
+    client._desk.life._look(HOUR)  # pyright: ignore[reportPrivateUsage]
     assert not client.disposed
     frozen.advance(HOUR)
-    client.life._look(HOUR)  # pyright: ignore[reportPrivateUsage]
+    client._desk.life._look(HOUR)  # pyright: ignore[reportPrivateUsage]
     await until(lambda: client.disposed)
 
 
@@ -115,7 +115,7 @@ async def test_without_a_limit_nobody_is_let_go_of(stage: Stage, frozen: FrozenC
     client = runtime.client_session("ann", SWARM)
     await client.execute("First")
     frozen.advance(days=365)
-    assert client.life._timer is None  # pyright: ignore[reportPrivateUsage]
+    assert client._desk.life._timer is None  # pyright: ignore[reportPrivateUsage]
     assert not client.disposed
 
 
@@ -123,7 +123,7 @@ async def test_a_disposed_client_leaves_no_timer(stage: Stage) -> None:
     client = runtime_of(stage, "One.", idle=HOUR).client_session("ann", SWARM)
     await client.execute("First")
     await client.dispose()
-    timer = client.life._timer  # pyright: ignore[reportPrivateUsage]
+    timer = client._desk.life._timer  # pyright: ignore[reportPrivateUsage]
     assert timer is None or timer.cancelled()
 
 

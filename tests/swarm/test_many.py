@@ -151,10 +151,12 @@ async def test_clients_that_come_and_go_leave_nothing(times: int) -> None:
 def parts(runtime: Runtime) -> list[object]:
     """What a client session is made of; it is made for this and forgotten."""
     client = runtime.client_session("part", "shop")
-    made = [value for value in vars(client).values() if type(value).__module__.startswith("tert")]
-    shared = (runtime, runtime.bus, client.swarm, client.host)
+    desk = client._desk  # pyright: ignore[reportPrivateUsage]
+    values = (*vars(client).values(), *vars(desk).values())
+    made = [value for value in values if type(value).__module__.startswith("tert")]
+    shared = (runtime, runtime.bus, client.swarm)
     runtime.clients._forget(client)  # pyright: ignore[reportPrivateUsage]
-    timer = client.life._timer  # pyright: ignore[reportPrivateUsage]
+    timer = client._desk.life._timer  # pyright: ignore[reportPrivateUsage]
     if timer is not None:
         timer.cancel()
     return [value for value in made if value not in shared]

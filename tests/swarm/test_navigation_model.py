@@ -31,6 +31,10 @@ T = TypeVar("T")
 names = st.sampled_from(NAMES)
 
 
+async def opened(client: ClientSession) -> None:
+    await client
+
+
 class NavigationMachine(RuleBasedStateMachine):
     """One client; `stack` is where it should be, and how it came there."""
 
@@ -121,7 +125,7 @@ class NavigationMachine(RuleBasedStateMachine):
     def start_again(self) -> None:
         self.run(self.crew.runtime.close())
         self.crew = Crew(self._stage, rescue="raise")
-        self.run(self.client.begin())
+        self.run(opened(self.client))
 
     @rule()
     def be_disposed(self) -> None:

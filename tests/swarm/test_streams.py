@@ -330,7 +330,7 @@ async def test_a_client_that_is_disposed_in_the_middle_of_a_stream_ends_it(stage
     await soon(client.dispose())
     await soon(taking.task)
     assert stream.answer.kind == "cancelled"
-    assert client.life.running == {}
+    assert client._desk.life.running == {}  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(ClientDisposed):
         client.stream("Again")
 
@@ -356,7 +356,7 @@ async def test_a_stream_whose_task_is_cancelled_leaves_no_turn_behind(stage: Sta
     with pytest.raises(asyncio.CancelledError):
         await taking.task
     assert await soon(client.execute("Again")) == "next"
-    assert client.life.running == {}
+    assert client._desk.life.running == {}  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_stream_that_is_dropped_ends_its_turn_also_for_others(stage: Stage) -> None:
@@ -366,7 +366,7 @@ async def test_a_stream_that_is_dropped_ends_its_turn_also_for_others(stage: Sta
             break
     other = asyncio.create_task(client.execute("Again"))
     assert await soon(other) == "next"
-    assert client.life.running == {}
+    assert client._desk.life.running == {}  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_stream_that_is_kept_but_not_read_does_not_make_its_reader_wait_for_itself(

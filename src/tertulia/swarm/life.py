@@ -20,6 +20,7 @@ from tertulia.turns import own_turn
 
 if TYPE_CHECKING:
     from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
 
 _log = logging.getLogger("tertulia.swarm")
 
@@ -38,8 +39,8 @@ _beginning: ContextVar[Life | None] = ContextVar("tertulia_beginning", default=N
 class Life:
     """Begins with the first use of a client session, and ends once, with its disposal."""
 
-    def __init__(self, client: ClientSession, forget: Forget | None) -> None:
-        self._client = client
+    def __init__(self, desk: Desk, forget: Forget | None) -> None:
+        self._desk = desk
         self._forget = forget
         self._lock = threading.Lock()
         self.holders = 0
@@ -49,7 +50,7 @@ class Life:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: deque[tuple[str, BusEvent]] = deque(maxlen=MAX_TOLD)
         """Callbacks that are yet to be called."""
-        self._used = client.host.clock.monotonic()
+        self._used = desk.host.clock.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         if current_loop() is not None:
             self._watch()
@@ -57,12 +58,12 @@ class Life:
     def check(self) -> None:
         """Raise ClientDisposed after the end."""
         if self.disposed is not None:
-            client = self._client
+            desk = self._desk
             raise ClientDisposed(
-                f"client session {client.client_id!r} of swarm {client.swarm.name!r} was "
-                f"disposed; get a new one: runtime.client_session({client.client_id!r}, "
-                f"{client.swarm.name!r})",
-                session_id=client.session.id,
+                f"client session {desk.client_id!r} of swarm {desk.swarm.name!r} was "
+                f"disposed; get a new one: runtime.client_session({desk.client_id!r}, "
+                f"{desk.swarm.name!r})",
+                session_id=desk.session.id,
             )
 
     # -- holding
@@ -84,7 +85,7 @@ class Life:
     async def begin(self) -> None:
         """It is about to be used. Calls `on_init` before all else, once. Raises ClientDisposed."""
         self.check()
-        self._used = self._client.host.clock.monotonic()
+        self._used = self._desk.host.clock.monotonic()
         begun = self._begun
         if begun is not None:
             if _beginning.get() is self:
@@ -99,7 +100,7 @@ class Life:
                 self._watch()
             token = _beginning.set(self)
             try:
-                await self.call("on_init", self._client.feed.event("session", "init"))
+                await self.call("on_init", self._desk.feed.event("session", "init"))
             finally:
                 _beginning.reset(token)
         finally:
@@ -114,13 +115,13 @@ class Life:
     async def leave(self, exchange: Exchange) -> None:
         """A turn has ended."""
         self.running.pop(exchange, None)
-        self._used = self._client.host.clock.monotonic()
+        self._used = self._desk.host.clock.monotonic()
         self.tell_changes()
         await self.call_told()
 
     async def heard(self) -> None:
         """Let listeners that are quick hear what was published, before the caller goes on."""
-        if self._client.bus.subscriptions:
+        if self._desk.bus.subscriptions:
             await asyncio.sleep(0)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -154,12 +155,12 @@ class Life:
 
     def later(self, name: str, event: BusEvent) -> None:
         """Call a callback at the next opportunity to wait for it."""
-        if getattr(self._client.swarm.callbacks, name) is not None:
+        if getattr(self._desk.swarm.callbacks, name) is not None:
             self._told.append((name, event))
 
     def tell_changes(self) -> None:
         """Note the changes of agent for their callback."""
-        changes = self._client.feed.changes
+        changes = self._desk.feed.changes
         while changes:
             self.later("on_agent_changed", changes.popleft())
 
@@ -171,15 +172,15 @@ class Life:
 
     async def call(self, name: str, event: BusEvent) -> None:
         """Call a callback; what it raises is logged, and changes nothing."""
-        callback = getattr(self._client.swarm.callbacks, name)
+        callback = getattr(self._desk.swarm.callbacks, name)
         if callback is None:
             return
         try:
-            made = callback(self._client, event)
+            made = callback(self._desk.client, event)
             if isawaitable(made):
                 await made
         except Exception:
-            _log.exception("%s of swarm %r failed", name, self._client.swarm.name)
+            _log.exception("%s of swarm %r failed", name, self._desk.swarm.name)
 
     # -- the end
 
@@ -188,11 +189,11 @@ class Life:
         with self._lock:
             mine = self.disposed is None
             self.disposed = disposed = self.disposed or Outcome()
-        inside = own_turn(self._client.session._conversation) is not None  # pyright: ignore[reportPrivateUsage]
+        inside = own_turn(self._desk.session._conversation) is not None  # pyright: ignore[reportPrivateUsage]
         loop = current_loop()
         if mine:
             if self._forget is not None:
-                self._forget(self._client)
+                self._forget(self._desk.client)
             if loop is None:
                 await self._end(disposed)  # the runtime is closed when the process ends
             else:
@@ -201,37 +202,37 @@ class Life:
             await disposed
 
     async def _end(self, disposed: Outcome[None]) -> None:
-        client = self._client
+        desk = self._desk
         try:
             if self._timer is not None:
                 self._timer.cancel()
             stopped = self.stop("the client session was disposed")
             for exchange in stopped:
                 await exchange.outcome.within(ENDING)
-            event = client.feed.event("session", "dispose")
-            client.bus.publish(event)
+            event = desk.feed.event("session", "dispose")
+            desk.bus.publish(event)
             if current_loop() is not None:
-                await client.bus.drain(HANDING, client_id=client.client_id)
+                await desk.bus.drain(HANDING, client_id=desk.client_id)
             if self._begun is not None:
                 await self.call_told()
             await self.call("on_dispose", event)
-            await client.session.close()
+            await desk.session.close()
         finally:
-            client.release()
+            desk.release()
             disposed.set_result(None)
 
     # -- nobody uses it
 
     def _watch(self) -> None:
         """Dispose it when nobody has used it for a while."""
-        limit = self._client.swarm.limits.idle_timeout
+        limit = self._desk.swarm.limits.idle_timeout
         if limit is not None:
             self._timer = asyncio.get_running_loop().call_later(limit, self._look, limit)
 
     def _look(self, limit: float) -> None:
-        idle = self._client.host.clock.monotonic() - self._used
-        client = self._client
-        busy = self.holders or self.running or client.connected or client.expected
+        idle = self._desk.host.clock.monotonic() - self._used
+        desk = self._desk
+        busy = self.holders or self.running or desk.connected or desk.expected
         if self.disposed is not None:
             return
         if busy or idle < limit:

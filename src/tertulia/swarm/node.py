@@ -25,7 +25,7 @@ from tertulia.session import Session
 from tertulia.swarm.answer import COMMITTED, Outgoing, kind_of
 from tertulia.swarm.client import ClientSession
 from tertulia.swarm.connecting import Voice
-from tertulia.swarm.driver import SwarmDriver
+from tertulia.swarm.desk import Desk
 from tertulia.swarm.oversight import SwarmOversight
 from tertulia.swarm.swarm import Swarm
 from tertulia.wire.events import AgentLog, AgentSpeak, LLMRequest
@@ -65,7 +65,7 @@ class SwarmNode(AgentNode):
             inbox=inbox,
         )
         self.swarm = swarm
-        self._client: ClientSession | None = None
+        self._desk: Desk | None = None
         self._voice: Voice | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._seen = 0
@@ -74,9 +74,9 @@ class SwarmNode(AgentNode):
     @property
     def client(self) -> ClientSession:
         """The client, from the start of the session on. Raises UsageError before that."""
-        if self._client is None:
+        if self._desk is None:
             raise UsageError(f"node {self.name!r} has no client before its session has started")
-        return self._client
+        return self._desk.client
 
     # -- its life
 
@@ -89,30 +89,30 @@ class SwarmNode(AgentNode):
 
     async def stop(self) -> None:
         """Let go of the client; whoever is the last one disposes it."""
-        client, self._client = self._client, None
-        if client is None:
+        desk, self._desk = self._desk, None
+        if desk is None:
             return
         if self._voice is not None:
             self._voice.close()
-        if client.life.let_go():
-            await client.dispose()
+        if desk.life.let_go():
+            await desk.life.dispose()
 
-    async def _connect(self) -> ClientSession:
-        """The client, a new one where it was disposed."""
-        if self._client is not None and not self._client.disposed:
-            return self._client
+    async def _connect(self) -> Desk:
+        """The desk of the client, a new one where it was disposed."""
+        if self._desk is not None and self._desk.life.disposed is None:
+            return self._desk
         live = self.session
         runtime: Any = live.conversation._host  # pyright: ignore[reportPrivateUsage]
         runtime.clients.add(self.swarm)
         client: ClientSession = runtime.clients.get(
             live.user_id or live.session_id, self.swarm, live.conversation
         )
-        client.life.hold()
-        self._client = client
-        self._voice = client.join(Voice(client, self))
-        self.agent = SwarmDriver(client)
-        await client.begin()
-        return client
+        desk = self._desk = client._desk  # pyright: ignore[reportPrivateUsage]
+        desk.life.hold()
+        self._voice = desk.join(Voice(desk, self))
+        self.agent = desk.driver
+        await desk.begin()
+        return desk
 
     # -- what goes out unasked
 
@@ -141,26 +141,26 @@ class SwarmNode(AgentNode):
         What they refuse is hidden, and a turn that answers it gives the ban message. Raises
         PolicyError; then they are asked again in the next turn.
         """
-        turn, client = context.turn, self.client
+        turn, desk = context.turn, oversight.desk
         newest = ""
         refused: Verdict | None = None
         for message in await self._unseen(context.session, turn.number):
             newest = message.text
-            verdict = await client.guard.check("input", newest, client.agent)
-            notes = client.guard.notes(verdict, newest)
+            verdict = await desk.guard.check("input", newest, desk.agent)
+            notes = desk.guard.notes(verdict, newest)
             if verdict.allowed:
                 for kind, body in notes:
                     turn.note(kind, body)
             else:
-                await self._hide(client, message, notes)
+                await self._hide(desk, message, notes)
                 refused = refused or verdict
         self._seen = turn.number
         if turn.asked.messages:
             return None  # somebody else asks for it, with a request that was looked at
         if refused is None:
             told = {"message": newest, "mode": "user"}
-            executed = client.feed.event("session", "execute", input=told)
-            await client.life.call("on_execute", executed)
+            executed = desk.feed.event("session", "execute", input=told)
+            await desk.life.call("on_execute", executed)
             return None
         oversight.verdict = refused
         return Say(refused.message, {"kind": "ban", "policy": refused.policy})
@@ -178,12 +178,11 @@ class SwarmNode(AgentNode):
         return [each for each in found if each.role == "user" and kind_of(each) != COMMITTED]
 
     async def _hide(
-        self, client: ClientSession, message: Message, notes: list[tuple[str, dict[str, Any]]]
+        self, desk: Desk, message: Message, notes: list[tuple[str, dict[str, Any]]]
     ) -> None:
         """No model sees it; the log has it, and why."""
-        conversation = client.session._conversation  # pyright: ignore[reportPrivateUsage]
-        opening = client.session._opening  # pyright: ignore[reportPrivateUsage]
-        await hiding.hide(conversation, opening, [message.seq or 0], "policy", notes)
+        opening = desk.session._opening  # pyright: ignore[reportPrivateUsage]
+        await hiding.hide(desk.conversation, opening, [message.seq or 0], "policy", notes)
 
     # -- its turns are the client's
 

@@ -15,15 +15,15 @@ from tertulia.swarm.oversight import inside
 from tertulia.turns import own_turn
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
 
 
 class Outlet:
     """Emits and notifies, for one client."""
 
-    def __init__(self, client: ClientSession) -> None:
-        self._client = client
-        self._conversation = client.session._conversation  # pyright: ignore[reportPrivateUsage]
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._conversation = desk.session._conversation  # pyright: ignore[reportPrivateUsage]
         self.sends: dict[Send, None] = {}
 
     @property
@@ -33,63 +33,63 @@ class Outlet:
 
     def connect(self, send: Send) -> None:
         """Connect somebody."""
-        client = self._client
+        desk = self._desk
         self.sends[send] = None
-        event = client.feed.event("session", "connect")
-        client.bus.publish(event)
-        client.life.later("on_connect", event)
+        event = desk.feed.event("session", "connect")
+        desk.bus.publish(event)
+        desk.life.later("on_connect", event)
 
     async def emit(self, text: str) -> Answer:
         """Say something: as the answer of the turn that runs, else into the history."""
-        client = self._client
-        verdict = await client.guard.check("output", text, client.agent)
+        desk = self._desk
+        verdict = await desk.guard.check("output", text, desk.agent)
         answer = self._outgoing(text, verdict)
-        event = client.feed.event("session", "emit", input={"message": str(answer)})
-        await client.life.call("on_emit", event)
+        event = desk.feed.event("session", "emit", input={"message": str(answer)})
+        await desk.life.call("on_emit", event)
         await self._say(answer, verdict, text)
         await self._deliver(answer, heard=True)
         return answer
 
     async def notify(self, text: str) -> Answer:
         """Tell whoever is connected. Raises NotConnected where nobody is."""
-        client = self._client
+        desk = self._desk
         if not self.sends:
             raise NotConnected(
-                f"nobody is connected to client {client.client_id!r}; connect(…) somebody, or emit",
-                session_id=client.session.id,
+                f"nobody is connected to client {desk.client_id!r}; connect(…) somebody, or emit",
+                session_id=desk.session.id,
             )
-        verdict = await client.guard.check("output", text, client.agent)
+        verdict = await desk.guard.check("output", text, desk.agent)
         answer = self._outgoing(text, verdict)
         if not verdict.allowed:
-            await client.guard.record(verdict, text)
+            await desk.guard.record(verdict, text)
         told = {"message": str(answer), "kind": answer.kind}
-        client.bus.publish(client.feed.event("session", "notify", input=told))
+        desk.bus.publish(desk.feed.event("session", "notify", input=told))
         await self._deliver(answer)
         return answer
 
     def _outgoing(self, text: str, verdict: Verdict) -> Answer:
-        agent = self._client.agent
+        agent = self._desk.agent
         if verdict.allowed:
             return Answer(text, agent=agent, emitted=True)
         return Answer(verdict.message, "ban", agent=agent, verdict=verdict, emitted=True)
 
     async def _deliver(self, answer: Answer, *, heard: bool = False) -> None:
         """Tell who is connected; `heard`: a live client has it with the conversation."""
-        outgoing = Outgoing(str(answer), answer.agent, self._client.client_id)
-        await self._client.life.heard()
+        outgoing = Outgoing(str(answer), answer.agent, self._desk.client_id)
+        await self._desk.life.heard()
         told = [send for send in self.sends if not (heard and isinstance(send, Voice))]
         await deliver(told, outgoing)
 
     async def _say(self, answer: Answer, verdict: Verdict, text: str) -> None:
         """Put what is emitted into the history, as the answer of the turn if one runs."""
-        client = self._client
+        desk = self._desk
         metadata = {"kind": EMITTED}
         if not verdict.allowed:
             metadata["policy"] = str(verdict.policy)
         said = Say(str(answer), metadata)
         own, turn = inside.get(), own_turn(self._conversation)
-        if turn is not None and own is not None and own.client is client:
-            await client.guard.record(verdict, text)
+        if turn is not None and own is not None and own.desk is desk:
+            await desk.guard.record(verdict, text)
             own.instead = own.root.instead = said
             return
         message = Message.assistant(str(answer), agent=answer.agent, metadata=metadata)
@@ -100,30 +100,30 @@ class Outlet:
             return
         if turn is None and await self._answer_instead(said, verdict, text):
             return
-        await client.guard.record(verdict, text, message)
+        await desk.guard.record(verdict, text, message)
 
     async def _record(self, verdict: Verdict, text: str) -> None:
         """Log a verdict: in the turn that runs, which it does not wait for, or by itself."""
-        turn, notes = self._conversation.turn, self._client.guard.notes(verdict, text)
+        turn, notes = self._conversation.turn, self._desk.guard.notes(verdict, text)
         if turn is None or turn.closed:
             if notes:
-                await self._client.guard.record(verdict, text)
+                await self._desk.guard.record(verdict, text)
             return
         for kind, body in notes:
             turn.note(kind, body)
 
     async def _answer_instead(self, said: Say, verdict: Verdict, text: str) -> bool:
         """Whether a turn ran that now has ended with what was said."""
-        client, turn = self._client, self._conversation.turn
-        for exchange, oversight in list(client.life.running.items()):
+        desk, turn = self._desk, self._conversation.turn
+        for exchange, oversight in list(desk.life.running.items()):
             if turn is None or exchange.turn is not turn or oversight.instead is not None:
                 continue
-            for kind, body in client.guard.notes(verdict, text):
+            for kind, body in desk.guard.notes(verdict, text):
                 turn.note(kind, body)
             oversight.instead = said
             exchange.stop("another answer was emitted")
             if not await exchange.outcome.within(ENDING):
                 return False
-            newest = await client.session.history(limit=1)
+            newest = await desk.session.history(limit=1)
             return bool(newest) and newest[-1].text == said.text and kind_of(newest[-1]) == EMITTED
         return False

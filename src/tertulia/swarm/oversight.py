@@ -30,7 +30,7 @@ from tertulia.turns import Turn
 from tertulia.values import storable
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
 
 inside: ContextVar[SwarmOversight | None] = ContextVar("tertulia_swarm", default=None)
 """What looks after the turn that the calling code is part of."""
@@ -39,9 +39,9 @@ inside: ContextVar[SwarmOversight | None] = ContextVar("tertulia_swarm", default
 class SwarmOversight(Oversight):
     """Looks after one turn of a client."""
 
-    def __init__(self, client: ClientSession) -> None:
-        self.client = client
-        self.swarm = client.swarm
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.swarm = desk.swarm
         self.verdict: Verdict | None = None
         """The verdict that refused the answer."""
         self.route: list[str] = []
@@ -63,12 +63,12 @@ class SwarmOversight(Oversight):
 
     async def begin(self, context: RunContext, *, resumed: bool) -> Say | None:
         outer = inside.get()
-        if outer is not None and outer.client is self.client:
+        if outer is not None and outer.desk is self.desk:
             self._outer = outer.root
         inside.set(self)
         if resumed:
             await self._recall(context.turn)
-        live = self.client.live
+        live = self.desk.live
         return None if live is None or self.root is not self else await live.examine(context, self)
 
     async def _recall(self, turn: Turn) -> None:
@@ -101,7 +101,7 @@ class SwarmOversight(Oversight):
         if self.nested > self.swarm.limits.max_nested:
             raise UsageError(
                 f"more than {self.swarm.limits.max_nested} executions inside of one turn of client "
-                f"{self.client.client_id!r}: its tools call each other; end the turn, or raise "
+                f"{self.desk.client_id!r}: its tools call each other; end the turn, or raise "
                 "max_nested= of the swarm"
             )
 
@@ -111,7 +111,7 @@ class SwarmOversight(Oversight):
         if self.swarm.validate is not None:
             return ""  # it looks at whole answers
         if self._screen is None:
-            self._screen = self.client.guard.screen(str(context.agent))
+            self._screen = self.desk.guard.screen(str(context.agent))
         leaving = await self._screen.feed(text)
         return None if self._screen.refused is not None else leaving
 
@@ -127,11 +127,11 @@ class SwarmOversight(Oversight):
         if calls and not text:
             return Pass()
         if screen is None:
-            verdict = await self.client.guard.check("output", text, str(context.agent))
+            verdict = await self.desk.guard.check("output", text, str(context.agent))
             rest = text if self.swarm.validate is not None else ""
         else:
             rest, verdict = await screen.finish()
-            self.client.guard.tell_ban(verdict)
+            self.desk.guard.tell_ban(verdict)
         refused = self._refused(verdict, text, context.turn)
         if refused is not None:
             return refused
@@ -141,7 +141,7 @@ class SwarmOversight(Oversight):
 
     def _refused(self, verdict: Verdict, text: str, turn: Turn) -> Say | None:
         """Note a verdict; the ban message where it refuses."""
-        for kind, body in self.client.guard.notes(verdict, text):
+        for kind, body in self.desk.guard.notes(verdict, text):
             turn.note(kind, body)
         if verdict.allowed:
             return None
@@ -235,6 +235,6 @@ class SwarmOversight(Oversight):
         context.turn.note(events.RESCUE, {**noted, "done": done})
         if not isinstance(decided, str):
             return decided
-        verdict = await self.client.guard.check("output", decided, str(context.agent))
+        verdict = await self.desk.guard.check("output", decided, str(context.agent))
         refused = self._refused(verdict, decided, context.turn)
         return refused or Say(decided, {"kind": "placeholder", "problem": problem})

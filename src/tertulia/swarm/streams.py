@@ -13,7 +13,7 @@ from tertulia.messages import Message
 from tertulia.swarm.answer import Answer, answer_of
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
 
 
 class AnswerStream:
@@ -23,9 +23,9 @@ class AnswerStream:
     context manager, or call `aclose`, to be sure when.
     """
 
-    def __init__(self, client: ClientSession, request: Message, options: Mapping[str, Any]) -> None:
+    def __init__(self, desk: Desk, request: Message, options: Mapping[str, Any]) -> None:
         self._answers: list[Answer] = []
-        self._events = _events(client, request, options, self._answers)
+        self._events = _events(desk, request, options, self._answers)
 
     @property
     def answer(self) -> Answer:
@@ -57,22 +57,22 @@ class AnswerStream:
 
 
 async def _events(
-    client: ClientSession, request: Message, options: Mapping[str, Any], answers: list[Answer]
+    desk: Desk, request: Message, options: Mapping[str, Any], answers: list[Answer]
 ) -> AsyncGenerator[StreamEvent]:
     """Run the turn; its answer is added to `answers`.
 
     It does not know the `AnswerStream`, so that one that is dropped ends its turn at once.
     """
-    verdict = await client.admit(request)
+    verdict = await desk.admit(request)
     if isinstance(verdict, Answer):
         answers.append(verdict)
         yield StreamEvent(type="text_delta", text=str(verdict))
         return
-    plan = client.plan(request, verdict, options)
+    plan = desk.plan(request, verdict, options)
     oversight: Any = plan.oversight
     stream = AsyncStream(plan)
     exchange = stream._exchange  # pyright: ignore[reportPrivateUsage]
-    client.life.enter(exchange, oversight)
+    desk.life.enter(exchange, oversight)
     try:
         async with stream:
             async for event in stream:
@@ -80,6 +80,6 @@ async def _events(
                     yield event
         answers.append(answer_of(stream.response, oversight.verdict))
     except TurnInterrupted:
-        answers.append(Answer(kind="cancelled", agent=client.agent))
+        answers.append(Answer(kind="cancelled", agent=desk.agent))
     finally:
-        await client.life.leave(exchange)
+        await desk.life.leave(exchange)
