@@ -370,3 +370,42 @@ async def test_who_disposes_and_comes_back_is_heard_once_of_each_thing(stage: St
     assert len(heard.of("session.execute")) == 2
     pushed = seqs(heard.of("history.push"))
     assert len(pushed) == len(set(pushed)) == 4
+
+
+# -- whose words an event has
+
+
+async def test_what_was_emitted_before_a_turn_is_no_answer_of_the_turn(stage: Stage) -> None:
+    runtime, client, heard = open_client(stage, ScriptedModel(ModelError("down")), rescue="raise")
+    await client.emit("Your parcel is here.")
+    with pytest.raises(ModelError):
+        await client.execute("Hi")
+    await runtime.bus.drain()
+    (executed,) = heard.of("session.execute")
+    assert executed.output == {"message": "", "kind": "error"}
+
+
+async def test_a_ban_by_a_policy_comes_after_its_verdict_and_has_its_place(stage: Stage) -> None:
+    runtime, client, heard = open_client(stage, ScriptedModel(), Without("acme", auto_ban=True))
+    await client.execute("acme?")
+    await runtime.bus.drain()
+    topics = [event.topic for event in heard.events if event.source == "policy-bus"]
+    assert topics == ["policy.validate-input", "policy.ban-client"]
+    positions = [event.seq for event in heard.events if event.source == "policy-bus"]
+    assert positions == sorted(filter(None, positions))
+
+
+async def test_a_fresh_session_of_a_client_says_nothing_twice(stage: Stage) -> None:
+    pause = Pause()
+    runtime, client, heard = open_client(stage, ScriptedModel([pause, "late"]))
+    task = asyncio.create_task(client.execute("Hi"))
+    await pause.reached()
+    disposal = asyncio.create_task(client.dispose())
+    await asyncio.sleep(0)
+    fresh = runtime.client_session(client.client_id, client.swarm)
+    await disposal
+    await task
+    pause.release()
+    await runtime.bus.drain()
+    assert fresh is not client
+    assert len(heard.of("execution.end")) == len(heard.of("session.execute")) == 1

@@ -284,3 +284,10 @@ async def test_the_runtime_closes_the_clients_it_has(stage: Stage) -> None:
     assert sorted(ended) == ["ann", "bob"]
     assert all(client.disposed for client in clients)
     assert runtime.client_sessions() == []
+
+
+def test_two_swarms_cannot_share_the_conversations_of_their_clients() -> None:
+    first = swarm_of(ScriptedModel(), name="first")
+    second = swarm_of(ScriptedModel(), name="second", app_name=first.app_name)
+    with pytest.raises(ConfigurationError, match="app_name"):
+        Runtime("memory:", swarms=[first, second])

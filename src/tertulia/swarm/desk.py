@@ -70,7 +70,7 @@ class Desk:
         self.driver = SwarmDriver(self)
         self.feed = Feed(bus, client_id, swarm.name)
         self.feed.tells_changes = swarm.callbacks.on_agent_changed is not None
-        self.conversation.observers += (self.feed.observe,)
+        self.feed.attach(self.conversation)
         self.guard = Guard(swarm, client_id, session, host, bus, self.feed)
         self.life = Life(self, forget)
         self.navigator = Navigator(swarm, session)
@@ -192,8 +192,7 @@ class Desk:
         self._paced.clear()
         self.owned.clear()
         self.outlet.sends.clear()
-        kept = (each for each in self.conversation.observers if each != self.feed.observe)
-        self.conversation.observers = tuple(kept)
+        self.feed.detach(self.conversation)
 
     def pace(self, kind: type[P], delay: float) -> P:
         """What paces by a delay; the same one each time. Raises InvalidInput."""

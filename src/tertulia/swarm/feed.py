@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from tertulia import events
 from tertulia.bus import Bus, BusEvent
 from tertulia.codec import body_of
+from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
 from tertulia.events import Record
 from tertulia.messages import Message
@@ -36,6 +38,8 @@ class Feed:
         self._asked: Message | None = None
         self._said: Message | None = None
         self._agent: str | None = None
+        self._ready: list[BusEvent] = []
+        """The events of the change that is being looked at."""
         self._calls: dict[str, str] = {}
         """The names of the tools that the running turn has called, by their calls."""
         self.changes: deque[BusEvent] = deque(maxlen=MAX_CHANGES)
@@ -69,10 +73,30 @@ class Feed:
         """Whether somebody listens to an event of this client."""
         return self._bus.wants(self._client_id, f"{source}.{kind}")
 
+    def attach(self, conversation: Conversation) -> None:
+        """Be told of the changes of a conversation, in the place of an older feed of it."""
+        others: list[Callable[[Draft], None]] = []
+        for observer in conversation.observers:
+            older = getattr(observer, "__self__", None)
+            if isinstance(older, Feed):
+                self._asked, self._said, self._agent = older._asked, older._said, older._agent
+                self._calls.update(older._calls)
+            else:
+                others.append(observer)
+        conversation.observers = (*others, self.observe)
+
+    def detach(self, conversation: Conversation) -> None:
+        """Be told of nothing more."""
+        kept = (each for each in conversation.observers if each != self.observe)
+        conversation.observers = tuple(kept)
+
     def observe(self, draft: Draft) -> None:
         """A change of the log was committed. What goes wrong here must not touch the turn."""
         try:
             self._observe(draft)
+            ready, self._ready = self._ready, []
+            if ready:
+                self._bus.publish(*ready)
         except Exception:
             _log.exception("the bus could not be told of a change")
 
@@ -83,6 +107,8 @@ class Feed:
                 self._message(record, messages.get(record.seq))
             elif record.type == events.POLICY_CHECKED:
                 self._checked(record)
+            elif record.type == events.POLICY_BANNED:
+                self._banned(record)
             else:
                 self._fact(record)
 
@@ -91,7 +117,9 @@ class Feed:
     def _message(self, record: Record, message: Message | None) -> None:
         if message is None:
             return
-        if message.role == "user":
+        if record.turn == record.seq:
+            pass  # it belongs to no turn
+        elif message.role == "user":
             self._asked = message
         elif message.role == "assistant":
             self._said, self._agent = message, message.agent
@@ -112,7 +140,7 @@ class Feed:
         if "kind" in (message.metadata or {}):
             said["kind"] = kind_of(message)
         told = {"output": said} if source == "agent" else {"input": said}
-        self._bus.publish(self.event(source, kind, record, agent_name=message.agent, **told))
+        self._ready.append(self.event(source, kind, record, agent_name=message.agent, **told))
 
     def _checked(self, record: Record) -> None:
         body = body_of(record)
@@ -121,7 +149,7 @@ class Feed:
         if self.wants("policy", kind):
             said = {} if text is None else {"message": text}
             event = self.event("policy", kind, record, input=said, output=body, policy_name=policy)
-            self._bus.publish(event)
+            self._ready.append(event)
         if record.turn == record.seq and body["direction"] == "input" and not body["allowed"]:
             self._refused(record, body, text or "")
 
@@ -138,14 +166,25 @@ class Feed:
                 agent_name=self._agent,
                 policy_name=body.get("policy"),
             )
-            self._bus.publish(event)
+            self._ready.append(event)
+
+    def _banned(self, record: Record) -> None:
+        """A policy has banned the client; other bans are told of where they are set."""
+        body = body_of(record)
+        if body.get("auto") and self.wants("policy", "ban-client"):
+            said = {"until": body.get("until"), "reason": body.get("reason")}
+            policy = body.get("policy")
+            event = self.event("policy", "ban-client", record, output=said, policy_name=policy)
+            self._ready.append(event)
 
     def _fact(self, record: Record) -> None:
         if record.type == events.HANDOFF:
             self._moved(record)
+        elif record.type == events.TURN_STARTED:
+            self._asked = self._said = None
         source, kind = FACTS.get(record.type, ("", ""))
         if source and self.wants(source, kind):
-            self._bus.publish(self._of_fact(source, kind, record))
+            self._ready.append(self._of_fact(source, kind, record))
         if record.type in _ENDS:
             said = self._said
             ended = _ENDS[record.type]
@@ -159,7 +198,8 @@ class Feed:
         body = body_of(record)
         if source == "tool":
             name = self._calls.get(str(body.get("call")), body.get("name"))
-            return self.event(source, kind, record, output=body, tool_name=name)
+            agent = self._agent
+            return self.event(source, kind, record, output=body, tool_name=name, agent_name=agent)
         if source == "execution":
             outcome = record.type.partition(".")[2]
             agent = body.get("agent")
@@ -189,4 +229,4 @@ class Feed:
             output={"message": "" if said is None else said.text, "kind": kind},
             agent_name=self._agent,
         )
-        self._bus.publish(event)
+        self._ready.append(event)

@@ -16,7 +16,7 @@ from tertulia.session import Session
 from tertulia.swarm.checking import Checker, ContextOf, Screen
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.swarm import Swarm
-from tertulia.swarm.verdicts import ban_event, ban_told, failure_told, told
+from tertulia.swarm.verdicts import ban_told, failure_told, told
 from tertulia.turns import own_turn
 
 _ALSO_SUSPENDED = How(suspended="keep")
@@ -50,8 +50,6 @@ class Guard:
         except PolicyError as error:
             await self._append([(events.POLICY_CHECKED, failure_told(direction, error))])
             raise
-        if verdict.ban is not None:
-            self.tell_ban(verdict)
         return verdict
 
     def screen(self, agent: str) -> Screen:
@@ -62,11 +60,6 @@ class Guard:
             self._client_id,
             self._host.clock.now,
         )
-
-    def tell_ban(self, verdict: Verdict) -> None:
-        """Tell the bus of a ban that a policy has set by itself."""
-        if verdict.ban is not None:
-            self._bus.publish(ban_event(self._feed, "ban-client", verdict.ban))
 
     def notes(self, verdict: Verdict, text: str) -> list[tuple[str, dict[str, Any]]]:
         """A verdict as events of the log; one that nobody gave is none."""

@@ -131,7 +131,6 @@ class SwarmOversight(Oversight):
             rest = text if self.swarm.validate is not None else ""
         else:
             rest, verdict = await screen.finish()
-            self.desk.guard.tell_ban(verdict)
         refused = self._refused(verdict, text, context.turn)
         if refused is not None:
             return refused

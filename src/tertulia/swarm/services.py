@@ -67,6 +67,13 @@ class SessionConnectionService:
                 f"two swarms are named {swarm.name!r}; give each a name of its own, and make a "
                 "swarm once for all of its clients"
             )
+        for other in self.swarms.values():
+            if other.app_name == swarm.app_name:
+                raise ConfigurationError(
+                    f"the swarms {other.name!r} and {swarm.name!r} have the same "
+                    f"app_name={swarm.app_name!r}, so their clients would share conversations; "
+                    "leave it out of one of them"
+                )
         self.swarms[swarm.name] = swarm
 
     def swarm(self, name: str | Swarm) -> Swarm:
