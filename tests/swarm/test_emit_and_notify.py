@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, said, soon, swarm_of
+from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, said, soon, swarm_of, until
 
 from tertulia import Runtime, tool
 from tertulia.bus import BusEvent
@@ -207,6 +207,54 @@ async def test_what_is_emitted_at_the_end_of_a_turn_is_said_once_and_lost_never(
         assert texts.count("Emitted.") == 1
         assert connected.texts == ["Emitted."]
         await runtime.close()
+
+
+@pytest.mark.parametrize("behind", ["execute", "commit_user_message"])
+async def test_what_is_emitted_is_said_once_where_others_write_right_behind_the_turn(
+    stage: Stage, behind: str
+) -> None:
+    pause = Pause()
+    _, client = open_client(stage, ScriptedModel([pause, "late"], "second"))
+    first = asyncio.create_task(client.execute("One"))
+    await pause.reached()
+    other = asyncio.create_task(getattr(client, behind)("By the way"))
+    await until(lambda: client._desk.conversation.gate.waiting == 1)  # pyright: ignore[reportPrivateUsage]
+    await soon(client.emit("Instead."))
+    assert await soon(first) == "Instead."
+    await soon(other)
+    texts = [message.text for message in await client.session.history()]
+    assert texts[:3] == ["One", "Instead.", "By the way"]
+    assert texts.count("Instead.") == 1
+
+
+async def test_what_is_emitted_is_said_once_where_the_turn_is_slow_to_stop(stage: Stage) -> None:
+    running, stopped, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def stubborn() -> str:
+        """Do not stop at once."""
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+            await may_end.wait()
+        return "never"
+
+    _, client = open_client(stage, ScriptedModel(call("stubborn"), "late"), tools=[stubborn])
+    connected = Connected()
+    client.connect(connected)
+    turn = asyncio.create_task(client.execute("Hi"))
+    await soon(running.wait())
+    emitting = asyncio.create_task(client.emit("Instead."))
+    await soon(stopped.wait())
+    assert not emitting.done()  # it waits for the turn, however long that takes to stop
+    may_end.set()
+    await soon(emitting)
+    assert await soon(turn) == "Instead."
+    texts = [message.text for message in await client.session.history()]
+    assert texts.count("Instead.") == 1
+    assert connected.texts == ["Instead."]
 
 
 # -- policies

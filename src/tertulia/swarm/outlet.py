@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tertulia.agents.exchange import Exchange
 from tertulia.agents.oversight import Say
 from tertulia.errors import NotConnected
 from tertulia.messages import Message
 from tertulia.policies import Verdict
-from tertulia.swarm.answer import EMITTED, Answer, Outgoing, kind_of
+from tertulia.swarm.answer import EMITTED, Answer, Outgoing
 from tertulia.swarm.connecting import Live, Send, Voice, deliver
-from tertulia.swarm.life import ENDING
 from tertulia.swarm.oversight import inside
 from tertulia.turns import own_turn
 
@@ -122,8 +122,16 @@ class Outlet:
                 turn.note(kind, body)
             oversight.instead = said
             exchange.stop("another answer was emitted")
-            if not await exchange.outcome.within(ENDING):
-                return False
-            newest = await desk.session.history(limit=1)
-            return bool(newest) and newest[-1].text == said.text and kind_of(newest[-1]) == EMITTED
+            await exchange.outcome.within(None)
+            return _ends_with(exchange, said)
         return False
+
+
+def _ends_with(exchange: Exchange, said: Say) -> bool:
+    """Whether a turn that has ended did so with what was said."""
+    try:
+        messages = exchange.outcome.result().messages
+    except BaseException:  # whoever waits for the turn is told
+        return False
+    last = messages[-1] if messages else None
+    return last is not None and (last.text, last.metadata) == (said.text, said.metadata)
