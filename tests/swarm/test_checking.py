@@ -198,7 +198,7 @@ async def test_a_validator_that_raises_lets_nothing_through(shop: Open) -> None:
         await swarm.says("a")
     assert found.value.policy == "Raising"
     assert isinstance(found.value.__cause__, KeyError)
-    with pytest.raises(PolicyError, match="raised ValueError: broken"):
+    with pytest.raises(PolicyError, match="raised ValueError; nothing was let through"):
         await swarm.hears("a")
     assert await swarm.bans.read("ann") == ()
 
@@ -218,6 +218,38 @@ async def test_what_is_no_verdict_lets_nothing_through(
     with pytest.raises(PolicyError, match=r"gave no verdict but .*return True, False or") as found:
         await shop(Vague).says("a")
     assert found.value.policy == "Vague"
+
+
+class Telling(Policy):
+    """Gives what it looks at in place of a verdict, or raises with it."""
+
+    def validate_input(self, message: str, context: PolicyContext) -> Any:
+        return message
+
+    def validate_output(self, text: str, context: PolicyContext) -> bool:
+        raise ValueError(f"cannot handle {text}")
+
+
+class TellingWhenItRefuses(No):
+    raises = True
+
+    def ban_message(self, context: PolicyContext) -> Any:
+        if self.raises:
+            raise ValueError("the SECRET")
+        return ["the SECRET"]
+
+
+class TellingAList(TellingWhenItRefuses):
+    raises = False
+
+
+@pytest.mark.parametrize("policy", [Telling(), TellingWhenItRefuses("x"), TellingAList("x")])
+async def test_the_error_of_a_policy_quotes_nothing(shop: Open, policy: Policy) -> None:
+    swarm = shop(policy)
+    for check in (swarm.says, swarm.hears):
+        with pytest.raises(PolicyError) as found:
+            await check("x: the SECRET")
+        assert "SECRET" not in str(found.value)
 
 
 async def test_a_cancelled_check_is_cancelled(shop: Open) -> None:

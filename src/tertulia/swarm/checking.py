@@ -104,11 +104,12 @@ class Checker:
             if isawaitable(said):
                 said = await said
         except Exception as error:
-            raise self._error(name, f"raised {type(error).__name__}: {error}") from error
+            raise self._error(name, f"raised {type(error).__name__}") from error
         if isinstance(said, bool | Refusal):
             return said
+        what = type(said).__name__
         raise self._error(
-            name, f"gave no verdict but {said!r:.100}; return True, False or self.refuse(why)"
+            name, f"gave no verdict but a {what}; return True, False or self.refuse(why)"
         )
 
     async def _refused(
@@ -148,13 +149,16 @@ class Checker:
                 if isawaitable(said):
                     said = await said
             except Exception as error:
-                what = f"raised {type(error).__name__} in ban_message: {error}"
+                what = f"raised {type(error).__name__} in ban_message"
                 raise self._error(policy.name, what) from error
         if not isinstance(said, str | None):
-            raise self._error(policy.name, f"has the ban_message {said!r:.100}; return text")
+            raise self._error(
+                policy.name, f"has a {type(said).__name__} as ban_message; return text"
+            )
         return storable(said) if said else BAN_MESSAGE
 
     def _error(self, policy: str, what: str) -> PolicyError:
+        """An error that quotes nothing: what was looked at may be what nobody should read."""
         return PolicyError(
             f"the policy {policy!r} of the swarm {self._swarm!r} {what}; nothing was let through",
             policy=policy,
