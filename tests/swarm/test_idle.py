@@ -127,10 +127,16 @@ async def test_a_disposed_client_leaves_no_timer(stage: Stage) -> None:
     assert timer is None or timer.cancelled()
 
 
-async def test_clients_that_wait_for_a_scheduled_execution_stay(stage: Stage) -> None:
-    runtime = runtime_of(stage, "Hello.")
-    client = runtime.client_session("ann", SWARM)
-    answer = await soon(client.scheduled(10 * SHORT)("Hi"))
+async def test_clients_that_wait_for_a_scheduled_execution_stay(
+    stage: Stage, frozen: FrozenClock
+) -> None:
+    client = runtime_of(stage, "Hello.", idle=HOUR).client_session("ann", SWARM)
+    waiting = asyncio.create_task(client.scheduled(10 * SHORT)("Hi"))
+    await until(lambda: client._desk.expected)  # pyright: ignore[reportPrivateUsage]
+    frozen.advance(2 * HOUR)
+    client._desk.life._look(HOUR)  # pyright: ignore[reportPrivateUsage]
+    assert not client.disposed
+    answer = await soon(waiting)
     assert (answer, answer.kind) == ("Hello.", "answer")
 
 
