@@ -555,6 +555,19 @@ async def test_a_callback_that_raises_is_logged_and_changes_nothing(
     assert len(await client.session.history()) == 3
 
 
+async def test_what_a_client_said_is_not_in_the_log_of_a_callback_that_raises(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_execute(client: ClientSession, event: BusEvent) -> None:
+        raise ValueError("cannot handle " + event.input["message"])
+
+    _, client, _ = open_client(stage, ScriptedModel("a"), on_execute=on_execute)
+    with caplog.at_level(logging.ERROR, "tertulia.swarm"):
+        assert await client.execute("My card is 4111") == "a"
+    assert "on_execute of swarm 'shop' raised ValueError" in caplog.text
+    assert "4111" not in caplog.text
+
+
 async def test_on_init_is_called_once_before_all_else_also_where_many_come_first(
     stage: Stage,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
@@ -171,7 +172,7 @@ class Life:
             await self.call(name, event)
 
     async def call(self, name: str, event: BusEvent) -> None:
-        """Call a callback; what it raises is logged, and changes nothing."""
+        """Call a callback; that it raised is logged, without the text, and changes nothing."""
         callback = getattr(self._desk.swarm.callbacks, name)
         if callback is None:
             return
@@ -179,8 +180,14 @@ class Life:
             made = callback(self._desk.client, event)
             if isawaitable(made):
                 await made
-        except Exception:
-            _log.exception("%s of swarm %r failed", name, self._desk.swarm.name)
+        except Exception as error:
+            _log.error(
+                "%s of swarm %r raised %s, at\n%s",
+                name,
+                self._desk.swarm.name,
+                type(error).__name__,
+                "".join(traceback.format_tb(error.__traceback__)),
+            )
 
     # -- the end
 
