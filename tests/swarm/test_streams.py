@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.swarm.stage import SWARM, Stage, Without, said, soon, swarm_of
 
-from tertulia import MemoryStore, Runtime, tool
+from tertulia import Agent, MemoryStore, Runtime, Swarm, tool
 from tertulia.agents.protocol import ModelEvent, ModelRequest, TextDelta
 from tertulia.agents.response import StreamEvent
 from tertulia.errors import ClientDisposed, InvalidInput, ModelError, PolicyError, UsageError
@@ -387,3 +388,29 @@ async def test_an_option_that_does_not_exist_is_refused(stage: Stage) -> None:
     with pytest.raises(InvalidInput, match="colour"):
         await all_of(client.stream("Hi", colour="red"))
     assert model.requests == []
+
+
+# -- structured answers
+
+
+@dataclass
+class Told:
+    """What an answer has to be."""
+
+    text: str
+
+
+async def test_nothing_of_a_structured_answer_that_is_refused_leaves(stage: Stage) -> None:
+    agent = Agent(name="triage", model=ScriptedModel({"text": "SECRET"}), output_type=Told)
+    swarm = Swarm(SWARM, agents=[agent], policies=[Without("SECRET")])
+    stream = stage.runtime(swarm).client_session("ann", SWARM).stream("Hi")
+    assert text_of(await all_of(stream)) == BAN_MESSAGE
+    assert stream.answer.kind == "ban"
+
+
+@pytest.mark.parametrize("validate", [None, lambda text: None])
+async def test_a_structured_answer_that_is_taken_comes_once(stage: Stage, validate: Any) -> None:
+    agent = Agent(name="triage", model=ScriptedModel({"text": "Fine"}), output_type=Told)
+    swarm = Swarm(SWARM, agents=[agent], policies=[Without("SECRET")], validate=validate)
+    stream = stage.runtime(swarm).client_session("ann", SWARM).stream("Hi")
+    assert text_of(await all_of(stream)) == str(stream.answer) == '{"text":"Fine"}'

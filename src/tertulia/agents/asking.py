@@ -122,7 +122,7 @@ class Asking:
                 return answer
             problem = _settle(answer, output)
             if problem is None:
-                if not answer.calls:
+                if not answer.calls and self._oversight is None:
                     await self._out.put(StreamEvent(type="text_delta", text=answer.text))
                 return answer
             self._turn.note(events.OUTPUT_REJECTED, _rejected(answer, problem))

@@ -154,8 +154,11 @@ class Loop:
                 return ruling
             if isinstance(ruling, Pass):
                 asking.complaints.clear()
-                if ruling.rest:
-                    await self._exchange.put(StreamEvent(type="text_delta", text=ruling.rest))
+                rest = ruling.rest
+                if self._speaker.output_type is not None:  # nothing of it has left yet
+                    rest = "" if answer.calls else answer.text
+                if rest:
+                    await self._exchange.put(StreamEvent(type="text_delta", text=rest))
                 return answer
             self._complain(ruling, answer.text)
 
