@@ -32,7 +32,7 @@ async def waiting(client: Client, model: ScriptedModel, app: str = "") -> str:
 
 
 @pytest.mark.parametrize("operation", PRIVATE, ids=[each.name for each in PRIVATE])
-@pytest.mark.parametrize("app", ["", "shop"])
+@pytest.mark.parametrize("app", ["", "store"])
 async def test_nobody_else_can_do_anything_with_a_session(
     guarded: Client, model: ScriptedModel, runtime: Runtime, operation: Any, app: str
 ) -> None:

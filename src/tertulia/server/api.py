@@ -29,6 +29,13 @@ from tertulia.session import Session
 
 _ONE = f"{PREFIX}/{{id}}"
 
+_SAY = "say something to it with POST {client}/execute"
+_RESUME = "go on with POST {client}/resume"
+_READ = "read its messages, or follow GET /v1/bus; the log is for the server's own code"
+_OURS = "the server's own code decides this"
+_LET_GO = "DELETE {client} lets go of what lives of it; only the server's own code removes it"
+"""What somebody with a name does with a conversation with a swarm."""
+
 
 async def _document(call: Call) -> Response:
     return Response(call.service.document, media_type="application/json")
@@ -44,6 +51,7 @@ OPERATIONS = (
         body=requests.NewSession,
         answer=views.SessionDetail,
         status=201,
+        in_swarm=_SAY,
     ),
     Operation(
         name="listSessions",
@@ -71,6 +79,7 @@ OPERATIONS = (
         handle=session_calls.delete,
         query=requests.OfSession,
         answer=views.ReceiptShown,
+        in_swarm=_LET_GO,
     ),
     Operation(
         name="listMessages",
@@ -91,6 +100,7 @@ OPERATIONS = (
         body=requests.NewMessages,
         answer=views.MessagesStored,
         status=201,
+        in_swarm=_SAY,
     ),
     Operation(
         name="listEvents",
@@ -100,6 +110,7 @@ OPERATIONS = (
         handle=session_calls.events,
         query=requests.EventsAsked,
         answer=views.EventPage,
+        in_swarm=_READ,
     ),
     Operation(
         name="followEvents",
@@ -109,6 +120,7 @@ OPERATIONS = (
         handle=session_calls.follow,
         query=requests.FollowAsked,
         streams=(views.EventShown,),
+        in_swarm=_READ,
     ),
     Operation(
         name="runTurn",
@@ -120,6 +132,7 @@ OPERATIONS = (
         body=requests.Run,
         answer=views.Answer,
         streams=(views.TurnEvent,),
+        in_swarm=_SAY,
     ),
     Operation(
         name="resumeTurn",
@@ -130,6 +143,7 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Resume,
         answer=views.Answer,
+        in_swarm=_RESUME,
     ),
     Operation(
         name="decideApproval",
@@ -140,6 +154,7 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Decision,
         answer=Approval,
+        in_swarm=_OURS,
     ),
     Operation(
         name="forkSession",
@@ -151,6 +166,7 @@ OPERATIONS = (
         body=requests.NewFork,
         answer=views.SessionDetail,
         status=201,
+        in_swarm=_OURS,
     ),
     Operation(
         name="endSession",
@@ -161,6 +177,7 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Ending,
         answer=views.SessionDetail,
+        in_swarm=_OURS,
     ),
     *swarm_api.OPERATIONS,
     Operation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, cast
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -105,6 +106,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     public: bool = False
     """Whether nobody is asked who they are."""
+    in_swarm: str | None = None
+    """What somebody with a name does instead, where the session is a conversation with a swarm;
+    None where this is open to them there too."""
 
 
 class Endpoint:
@@ -134,6 +138,7 @@ class Endpoint:
                 405, "MethodNotAllowed", f"use {allowed} here", headers={"allow": allowed}
             )
         call = await self._understand(operation, request)
+        _check_way(operation, call)
         given = await operation.handle(call)
         if isinstance(given, Response | EventStream):
             return given
@@ -160,6 +165,21 @@ class Endpoint:
             headers=request.headers,
             place=(request.method, self._path),
         )
+
+
+def _check_way(operation: Operation, call: Call) -> None:
+    """Raise Refused for somebody with a name who goes around the policies of a swarm.
+
+    All sessions in the app of a swarm are conversations with it, whether they exist or not.
+    """
+    if operation.in_swarm is None or call.user is None:
+        return
+    app = getattr(call.query, "app_name", None) or getattr(call.body, "app_name", None)
+    for swarm in call.service.runtime.clients.swarms.values():
+        if swarm.app_name == app:
+            client = f"/v1/swarms/{quote(swarm.name, safe='')}/clients/{quote(call.user, safe='')}"
+            instead = operation.in_swarm.replace("{client}", client)
+            raise Refused(403, "Forbidden", f"app {app!r} is that of a swarm: {instead}")
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

@@ -129,13 +129,13 @@ async def bus(call: Call) -> EventStream:
                 if heard.lost > lost:
                     yield sse.comment(f"{heard.lost - lost} events were dropped")
                     lost = heard.lost
-                yield _bus_event(event)
+                yield _bus_event(event, whole=call.user is None)
 
     return EventStream(told(), call.place, call.service.closing)
 
 
-def _bus_event(event: BusEvent) -> bytes:
-    return sse.event(event.topic, swarm_views.bus_event(event), event.seq)
+def _bus_event(event: BusEvent, *, whole: bool) -> bytes:
+    return sse.event(event.topic, swarm_views.bus_event(event, whole=whole), event.seq)
 
 
 # -- who may

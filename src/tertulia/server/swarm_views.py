@@ -11,6 +11,7 @@ from tertulia.approvals import Approval
 from tertulia.bus import BusEvent
 from tertulia.clock import to_iso
 from tertulia.policies import Ban, Direction, Verdict
+from tertulia.server.views import REFUSED
 from tertulia.swarm import Answer, ClientSession, Swarm
 
 
@@ -145,13 +146,18 @@ def bans(standing: Iterable[Ban]) -> BansShown:
     )
 
 
-def bus_event(event: BusEvent) -> BusEventShown:
-    """One thing that happened."""
+def bus_event(event: BusEvent, *, whole: bool) -> BusEventShown:
+    """One thing that happened; not `whole`: without texts that no client may see."""
+    given, told = event.input, event.output
+    hidden = () if whole else REFUSED.get(event.source.removesuffix("-bus"), ())
+    if hidden:
+        given = {key: value for key, value in given.items() if key not in hidden}
+        told = {key: value for key, value in told.items() if key not in hidden}
     return BusEventShown(
         event.type,
         event.source,
-        event.input,
-        event.output,
+        given,
+        told,
         event.context,
         event.client_id,
         event.seq,
