@@ -524,3 +524,54 @@ async def test_clients_are_each_at_an_agent_of_their_own(stage: Stage) -> None:
     await ann.change_agent("sales")
     assert (ann.agent, bob.agent) == ("sales", "triage")
     assert "handoff" in await kinds(ann.session)
+
+
+# -- whose turn it is
+
+
+async def test_a_task_that_a_tool_left_behind_has_turns_of_its_own(stage: Stage) -> None:
+    go_on = asyncio.Event()
+    left: list[asyncio.Task[Any]] = []
+
+    async def later() -> str:
+        await go_on.wait()
+        return await crew.client().execute("Second")
+
+    @tool
+    async def leave() -> str:
+        """Leave a task behind."""
+        left.append(asyncio.create_task(later()))
+        return "left"
+
+    crew = Crew(stage, tools=[leave])
+    triage = (call("leave"), call("transfer_to_sales"), "Back at triage.")
+    crew.script(triage=triage, sales=("At sales.", call("transfer_to_triage")))
+    client = crew.client()
+    assert await client.execute("First") == "At sales."
+    go_on.set()
+    assert await soon(left[0]) == "Back at triage."
+    assert client.agent == "triage"
+
+
+async def test_the_route_of_a_client_says_nothing_of_another_one_that_it_moves(
+    stage: Stage,
+) -> None:
+    @tool
+    async def ask_bob() -> str:
+        """Let the other client say something."""
+        return await crew.client("bob").execute("Please")
+
+    @tool
+    async def move_ann() -> str:
+        """Give the floor of the first client away."""
+        return await crew.client("ann").change_agent("sales")
+
+    crew = Crew(stage, tools=[ask_bob, move_ann])
+    crew.script(
+        triage=(call("ask_bob"), call("move_ann"), call("transfer_to_sales")),
+        sales=("Sold to bob.", "Sold to ann."),
+    )
+    assert await crew.client("ann").execute("Hello") == "Sold to ann."
+    assert await moves_of(crew.client("bob")) == [("triage", "sales")]
+    await check(crew.client("ann"))
+    await check(crew.client("bob"))

@@ -290,6 +290,32 @@ async def test_a_call_that_needs_approval_gives_an_answer_that_waits(stage: Stag
     assert await results(client) == ["refunded shoes"]
 
 
+async def test_what_a_tool_says_while_another_call_waits_is_kept(stage: Stage) -> None:
+    client: ClientSession
+
+    @tool
+    async def tell() -> str:
+        """Say how it goes."""
+        await client.emit("I am at it.")
+        return "told"
+
+    ran: list[str] = []
+    model = ScriptedModel([call("tell"), call("refund", what="shoes")], "You have it back.")
+    client = client_of(stage, model, tell, refund_tool(ran))
+    waiting = await client.execute("Money back")
+    assert waiting.kind == "pending"
+    client.session.approve(waiting.pending[0].id)
+    assert await client.resume() == "You have it back."
+    history = await check_whole(client.session)
+    assert [(m.role, m.text) for m in history][2:] == [
+        ("tool", "told"),
+        ("tool", "refunded shoes"),
+        ("assistant", "I am at it."),
+        ("assistant", "You have it back."),
+    ]
+    assert (history[-2].metadata or {})["kind"] == "emit"
+
+
 async def test_a_call_that_was_rejected_does_not_run(stage: Stage) -> None:
     ran: list[str] = []
     model = ScriptedModel(call("refund", what="shoes"), "I may not.")

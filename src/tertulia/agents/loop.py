@@ -98,6 +98,8 @@ class Loop:
                 return await self.say(said)
         if calls and not await self._resume(calls):
             return await self._suspend()
+        if said := self._said_instead():
+            return await self.say(said)
         for number in range(MAX_ROUNDS + 1):
             answer = await self._answer(may_call=number < MAX_ROUNDS)
             if isinstance(answer, Say):
@@ -107,9 +109,13 @@ class Loop:
                 return await self._complete(answer)
             if number < MAX_ROUNDS and not await self._call_tools(answer):
                 return await self._suspend()
-            if self._oversight is not None and self._oversight.instead is not None:
-                return await self.say(self._oversight.instead)
+            if said := self._said_instead():
+                return await self.say(said)
         raise ModelError(f"{self._speaker.model.name} still calls tools after {MAX_ROUNDS} rounds")
+
+    def _said_instead(self) -> Say | None:
+        """The answer that somebody gave already."""
+        return None if self._oversight is None else self._oversight.instead
 
     def _speak(self, speaker: Speaker) -> None:
         """Let an agent go on from here."""
@@ -292,6 +298,7 @@ class Loop:
                 "another one, or its session is not kept; use agent.session(…).run(…)"
             )
         turn.check()
+        await self._stage_instead()
         self._watcher.cancel()
         shown = await visible(session, turn.number, _ONLY_THE_TURN)
         messages = [m for m in shown if (m.seq or 0) >= turn.number]
@@ -302,6 +309,15 @@ class Loop:
         event = StreamEvent(type="turn_suspended", response=response, turn=turn.number)
         self._exchange.offer(event)
         return response
+
+    async def _stage_instead(self) -> None:
+        """Keep what was said in the round: it comes after the results that are waited for."""
+        said = self._said_instead()
+        if said is None:
+            return
+        self._turn.staging = True
+        message = Message.assistant(said.text, agent=self._speaker.name, metadata=said.metadata)
+        await asyncio.shield(self._turn.add_message(message))
 
     async def _complete(self, answer: Answer, *, stopped: bool = False) -> Response:
         """The last message, its usage and the end of the turn: one commit."""

@@ -113,6 +113,8 @@ class Navigator:
     ) -> str:
         turn = own_turn(self._conversation)
         own = inside.get()
+        if own is not None and own.desk.navigator is not self:
+            own = None  # a tool of another client moves this one
 
         async def build(draft: Draft) -> str:
             source, to = self._floor(draft), await target(draft)

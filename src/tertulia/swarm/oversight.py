@@ -50,6 +50,8 @@ class SwarmOversight(Oversight):
         """How many executions ran inside of this turn."""
         self.max_tool_calls = self.swarm.limits.max_tool_calls
         self.tool_timeout = self.swarm.limits.tool_timeout
+        self.turn: Turn | None = None
+        """The turn, once it has begun."""
         self._outer: SwarmOversight | None = None
         self._attempts = 0
         self._screen: Screen | None = None
@@ -63,8 +65,9 @@ class SwarmOversight(Oversight):
 
     async def begin(self, context: RunContext, *, resumed: bool) -> Say | None:
         outer = inside.get()
-        if outer is not None and outer.desk is self.desk:
-            self._outer = outer.root
+        joined = outer is not None and outer.desk is self.desk and outer.turn is context.turn
+        self._outer = outer.root if outer is not None and joined else None
+        self.turn = context.turn
         inside.set(self)
         if resumed:
             await self._recall(context.turn)
