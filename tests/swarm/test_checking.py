@@ -36,7 +36,11 @@ class Shop:
     def __init__(self, runtime: Runtime, policies: Iterable[Any]) -> None:
         self.runtime = runtime
         self.bans = Bans(runtime, "shop")
-        self.checker = Checker(check_policies(policies), self.bans, "shop")
+        self.told: list[tuple[Verdict, str]] = []
+        self.checker = Checker(check_policies(policies), self.bans, "shop", self._tell)
+
+    async def _tell(self, verdict: Verdict, text: str) -> None:
+        self.told.append((verdict, text))
 
     async def says(self, text: str, client: str = "ann") -> Verdict:
         return await self._check("input", text, client)
@@ -341,13 +345,14 @@ def broken(context: PolicyContext) -> str:
 
 
 @pytest.mark.parametrize("message", [broken, number])
-async def test_a_ban_message_that_fails_is_an_error_and_the_ban_stands(
+async def test_a_ban_message_that_fails_is_an_error_and_sets_no_ban_that_nobody_is_told_of(
     shop: Open, message: Any
 ) -> None:
     swarm = shop(No("x", ban_message=message, auto_ban=True))
     with pytest.raises(PolicyError, match="ban_message"):
         await swarm.says("x")
-    assert [ban.policy for ban in await swarm.bans.read("ann")] == ["No"]
+    assert await swarm.bans.read("ann") == ()
+    assert swarm.told == []
 
 
 # -- bans
@@ -415,6 +420,28 @@ async def test_an_auto_ban_is_durable_when_the_verdict_is_there(tmp_path: Path) 
         assert await Bans(other, "shop").read("ann") == (verdict.ban,)
     async with Runtime(address) as runtime:
         assert (await Shop(runtime, [No("x")]).says("hello")).banned
+
+
+class Cancelling(No):
+    """Cancels whoever asks it, at the moment at which the ban is about to be set."""
+
+    def ban_message(self, context: PolicyContext) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "no"
+
+
+async def test_a_ban_that_is_set_is_told_of_also_where_the_caller_is_cancelled(shop: Open) -> None:
+    swarm = shop(Yes, Cancelling("x", auto_ban=True))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(swarm.says("x"))
+    async with asyncio.timeout(10):
+        while not swarm.told:
+            await asyncio.sleep(0)
+    [(verdict, text)] = swarm.told
+    assert (verdict.passed, verdict.message, text) == (("Yes",), "no", "x")
+    assert await swarm.bans.read("ann") == (verdict.ban,)
 
 
 async def test_only_an_auto_ban_bans_and_a_ban_bans_no_further(shop: Open) -> None:

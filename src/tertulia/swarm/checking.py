@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable, ismethod, signature
 from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
+from tertulia.doors import protected
 from tertulia.errors import PolicyError
 from tertulia.policies import (
     BAN_MESSAGE,
@@ -28,6 +29,8 @@ from tertulia.values import storable
 
 ContextOf = Callable[[Policy], PolicyContext]
 """What a policy is told besides the text."""
+Told = Callable[[Verdict, str], Awaitable[None]]
+"""Gets a verdict that has set a ban, and the text that it is about."""
 
 
 class _Step(NamedTuple):
@@ -39,12 +42,16 @@ class _Step(NamedTuple):
 class Checker:
     """Asks the policies of a swarm, in their order. It keeps nothing between two checks.
 
-    `policies` are as `check_policies` returns them, `swarm` is the swarm's name. A validator
-    that is not async runs on the event loop and must not block.
+    `policies` are as `check_policies` returns them, `swarm` is the swarm's name. `told` is called
+    with a verdict that has set a ban, and its text. A validator that is not async runs on the
+    event loop and must not block.
     """
 
-    def __init__(self, policies: Sequence[Policy], bans: Bans, swarm: str) -> None:
+    def __init__(
+        self, policies: Sequence[Policy], bans: Bans, swarm: str, told: Told | None = None
+    ) -> None:
         self._bans = bans
+        self._told = told
         self._swarm = swarm
         self._steps: Final[dict[Direction, tuple[_Step, ...]]] = {
             "input": tuple(
@@ -68,9 +75,9 @@ class Checker:
     ) -> Verdict:
         """The verdict on a text. A ban that stands at `now` refuses everything, both ways.
 
-        Where a policy with `auto_ban` refuses, the ban is durable when this returns. Raises
-        PolicyError where a policy raises or gives no verdict (nothing may be let through then),
-        and StoreError.
+        Where a policy with `auto_ban` refuses, the ban is durable and told of when this returns,
+        also where the caller is cancelled meanwhile. Raises PolicyError where a policy raises or
+        gives no verdict (nothing may be let through then), and StoreError.
         """
         bans = await self._bans.read(client_id)
         steps = self._steps[direction]
@@ -87,8 +94,9 @@ class Checker:
             context = context_of(policy)
             judgement = await self._judge(name, validate, text, context)
             if not judgement:
-                refused = await self._refused(policy, judgement, context, client_id, now)
-                return structs.replace(refused, passed=tuple(passed))
+                refused = await self._refused(policy, judgement, context)
+                refused = structs.replace(refused, passed=tuple(passed))
+                return await self._ban(policy, refused, text, client_id, now)
             passed.append(name)
         return Verdict(allowed=True, direction=direction, passed=tuple(passed))
 
@@ -113,21 +121,36 @@ class Checker:
         )
 
     async def _refused(
-        self, policy: Policy, judgement: Judgement, context: PolicyContext, client_id: str, now: int
+        self, policy: Policy, judgement: Judgement, context: PolicyContext
     ) -> Verdict:
-        reason = storable(judgement.reason) if isinstance(judgement, Refusal) else ""
-        changed: list[Ban] = []
-        if policy.auto_ban:
-            until = until_of(policy.ban_for, now)
-            changed = await self._bans.ban(client_id, policy.name, until, reason[:MAX_REASON])
         return Verdict(
             allowed=False,
             direction=context.direction,
             policy=policy.name,
-            reason=reason,
+            reason=storable(judgement.reason) if isinstance(judgement, Refusal) else "",
             message=await self._message(policy, context),
-            ban=changed[0] if changed else None,
         )
+
+    async def _ban(
+        self, policy: Policy, verdict: Verdict, text: str, client_id: str, now: int
+    ) -> Verdict:
+        """The verdict of a policy, with the ban that it has set if it sets any.
+
+        Once a ban may be in the store it is told of too, whatever becomes of the caller.
+        """
+        if not policy.auto_ban:
+            return verdict
+        until, reason = until_of(policy.ban_for, now), verdict.reason[:MAX_REASON]
+        made = [verdict]
+
+        async def ban() -> None:
+            for each in await self._bans.ban(client_id, policy.name, until, reason):
+                made.append(structs.replace(verdict, ban=each))
+                if self._told is not None:
+                    await self._told(made[-1], text)
+
+        await protected(ban)
+        return made[-1]
 
     async def _banned(
         self, direction: Direction, ban: Ban, policy: Policy | None, context_of: ContextOf
