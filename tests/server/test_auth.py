@@ -38,6 +38,14 @@ def test_each_token_has_its_user() -> None:
     assert tokens.authenticate("third-secret") == Principal("alice")
 
 
+def test_nobody_can_be_the_user_that_stands_for_everybody() -> None:
+    for made in (lambda: Token("correct-horse", user="*"), lambda: Token({"correct-horse": "*"})):
+        with pytest.raises(ConfigurationError, match="stands for everybody"):
+            made()
+    with pytest.raises(Unauthorized, match="stands for everybody"):
+        Principal("*")
+
+
 @pytest.mark.parametrize("shown", [None, ""])
 def test_without_a_token_one_is_told_how_to_send_it(shown: str | None) -> None:
     with pytest.raises(Unauthorized, match=r"Authorization: Bearer.*\?token=.*system\.init"):

@@ -59,9 +59,10 @@ async def test_a_listener_that_leaves_leaves_nothing_behind(web: Client, runtime
 
 async def test_who_has_a_name_hears_of_nobody_else(guarded: Client, model: ScriptedModel) -> None:
     alice, bob = guarded.known_as("alice"), guarded.known_as("bob")
-    for asked in ("alice", "*"):
+    for asked, status, kind in (("alice", 404, "SessionNotFound"), ("*", 403, "Forbidden")):
         refused = await bob.ask("GET", f"/v1/bus?client_id={asked}")
-        assert (refused.status, refused.data["error"]["type"]) == (404, "SessionNotFound")
+        assert (refused.status, refused.data["error"]["type"]) == (status, kind)
+    assert "the bus of all clients is for the server's own code" in refused.data["error"]["message"]
     model.add("Hello.", "Blue.")
     stream = await bob.listen("GET", "/v1/bus?topic=session.execute")
     everything = await guarded.known_as("the-server").listen("GET", "/v1/bus?topic=agent.output")

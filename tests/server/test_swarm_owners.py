@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.server.web import Client
+from starlette.requests import HTTPConnection
+from tests.server.conftest import Somebody
+from tests.server.web import Client, serving
 
-from tertulia import Runtime
-from tertulia.server.api import OPERATIONS
+from tertulia import Agent, Runtime, Swarm
+from tertulia.server.api import OPERATIONS, routes
 from tertulia.testing import ScriptedModel, call
 
 ONE = "/v1/swarms/shop/clients"
@@ -123,3 +125,16 @@ async def test_the_log_of_another_session_does_not_tell_either_what_was_refused(
         found = await guarded.known_as(name).get("/v1/sessions/tab/events?types=policy.checked")
         assert [each["body"]["allowed"] for each in found["events"]] == [False]
         assert ("secretly" in str(found)) is shown
+
+
+async def test_who_is_named_as_everybody_is_let_in_nowhere(
+    runtime: Runtime, clerk: Agent, shop: Swarm
+) -> None:
+    async def everybody(connection: HTTPConnection) -> Somebody:
+        return Somebody("*")
+
+    async with serving(routes(runtime, agent=clerk, authenticate=everybody)) as client:
+        for path in ("/v1/bus", "/v1/sessions", "/v1/swarms/shop/clients"):
+            refused = await client.ask("GET", path)
+            assert (refused.status, refused.data["error"]["type"]) == (401, "Unauthorized")
+    assert runtime.bus.subscriptions == 0

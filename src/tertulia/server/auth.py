@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from tertulia.bus.base import EVERYONE
 from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
 from tertulia.server.origins import is_loopback
 from tertulia.values import identifier
@@ -23,10 +24,20 @@ SHARED_USER = "shared"
 _logger = logging.getLogger("tertulia.server")
 
 
+NOT_A_USER = "nobody can be named '*', which stands for everybody; ask for another name"
+
+
 class Principal(msgspec.Struct, frozen=True):
-    """Who has connected; `user` owns the sessions that are opened, None is trusted code."""
+    """Who has connected; `user` owns the sessions that are opened, None is trusted code.
+
+    Raises Unauthorized for the user ``*``.
+    """
 
     user: str | None
+
+    def __post_init__(self) -> None:
+        if self.user == EVERYONE:
+            raise Unauthorized(NOT_A_USER)
 
 
 @runtime_checkable
@@ -180,6 +191,8 @@ def _checked(token: Any) -> str:
 
 def _named(user: Any) -> str:
     """The name of a user. Raises ConfigurationError."""
+    if user == EVERYONE:
+        raise ConfigurationError("no user can be named '*', which stands for everybody")
     try:
         return identifier(user, "the user of a token")
     except InvalidInput as error:

@@ -12,10 +12,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tertulia.agents.runner import Runner
+from tertulia.bus.base import EVERYONE
 from tertulia.doors import Outcome
-from tertulia.errors import InvalidInput
+from tertulia.errors import InvalidInput, Unauthorized
 from tertulia.runtime import Runtime
 from tertulia.server import problems
+from tertulia.server.auth import NOT_A_USER
 from tertulia.server.problems import Refused
 from tertulia.server.sse import EventStream
 from tertulia.session import Session
@@ -152,6 +154,8 @@ class Endpoint:
         """The call that a request makes. Raises what is wrong with it, who asks first."""
         authenticate = None if operation.public else self._service.authenticate
         who = None if authenticate is None else await authenticate(request)
+        if who is not None and who.user == EVERYONE:
+            raise Unauthorized(NOT_A_USER)
         query = _checked(_query_of(request), operation.query, "query parameter", strict=False)
         body = None
         if operation.body is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tertulia import host as hosts
 from tertulia.bus import BusEvent
+from tertulia.bus.base import EVERYONE
 from tertulia.errors import AccessDenied
 from tertulia.server import requests, sse, swarm_views
 from tertulia.server.operations import Call
@@ -116,7 +117,9 @@ async def unban(call: Call) -> BansShown:
 async def bus(call: Call) -> EventStream:
     """What happens to a client, or to all of them, from now on."""
     asked: requests.BusAsked = call.query
-    wanted = asked.client_id or call.user or "*"
+    wanted = asked.client_id or call.user or EVERYONE
+    if wanted == EVERYONE:
+        _trusted(call, "the bus of all clients")
     if call.user not in (None, wanted):
         raise _denied(wanted)
     heard = call.service.runtime.bus.events(wanted, asked.topic)
