@@ -257,6 +257,56 @@ async def test_what_is_emitted_is_said_once_where_the_turn_is_slow_to_stop(stage
     assert connected.texts == ["Instead."]
 
 
+def waiting_for_approval(stage: Stage, *answers: str) -> tuple[ClientSession, list[str]]:
+    ran: list[str] = []
+
+    @tool(requires_approval=True)
+    async def pay() -> str:
+        """Pay."""
+        ran.append("pay")
+        return "paid"
+
+    _, client = open_client(stage, ScriptedModel(call("pay"), *answers), tools=[pay])
+    return client, ran
+
+
+async def test_what_is_emitted_while_a_call_waits_for_approval_leaves_the_approval(
+    stage: Stage,
+) -> None:
+    client, ran = waiting_for_approval(stage, "It is done.")
+    connected = Connected()
+    client.connect(connected)
+    waiting = (await client.execute("Pay")).pending
+    await client.emit("Still waiting.")
+    assert connected.texts == ["Still waiting."]
+    assert client.session.pending == waiting
+    await client.session.approve(waiting[0].id)
+    assert await client.resume() == "It is done."
+    assert ran == ["pay"]
+    history = await client.session.history()
+    assert said(history)[2:] == [
+        ("tool", "paid"),
+        ("assistant", "Still waiting."),
+        ("assistant", "It is done."),
+    ]
+
+
+async def test_what_is_emitted_while_a_call_waits_is_kept_where_nobody_approves(
+    stage: Stage,
+) -> None:
+    client, ran = waiting_for_approval(stage, "next")
+    await client.execute("Pay")
+    await client.emit("Still waiting.")
+    assert await client.session.run_async("Never mind", busy="interrupt") is not None
+    history = await client.session.history()
+    assert [text for role, text in said(history) if role == "assistant"][1:] == [
+        "Still waiting.",
+        "next",
+    ]
+    assert ran == []
+    assert (await client.session.verify()).ok
+
+
 # -- policies
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.swarm.stage import SWARM, Stage, asked, said, soon, swarm_of
+from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, said, soon, swarm_of
 
 from tertulia import Agent, Message, RunContext, Runtime, Swarm, tool
 from tertulia.errors import (
@@ -14,6 +14,7 @@ from tertulia.errors import (
     IdempotencyConflict,
     InvalidInput,
     ModelError,
+    SessionEnded,
     TurnTimeout,
     UnknownName,
     UsageError,
@@ -373,3 +374,58 @@ async def test_a_client_of_a_closed_runtime_says_that_it_is_gone(stage: Stage) -
     await runtime.close()
     with pytest.raises(ClientDisposed):
         await client.execute("Hi")
+
+
+async def test_what_a_policy_refuses_is_answered_while_a_turn_runs_and_holds_up_nobody(
+    stage: Stage,
+) -> None:
+    pause = Pause()
+    runtime = stage.runtime(swarm_of(ScriptedModel([pause, "one"], "two"), Without("acme")))
+    client = runtime.client_session("ann", SWARM)
+    heard = Heard()
+    runtime.bus.listen("ann", "session.execute", heard)
+    client.connect(lambda outgoing: None)
+    first = asyncio.create_task(client.execute("One"))
+    await pause.reached()
+    second = asyncio.create_task(client.execute("Two"))
+    refused = await soon(client.execute("About acme"))
+    noticed = await soon(client.notify("About acme"))
+    assert (refused.kind, noticed.kind) == ("ban", "ban")
+    assert not first.done()
+    with pytest.raises(TurnTimeout):
+        await soon(client.execute("Three", timeout=0.01))
+    pause.release()
+    assert (await soon(first), await soon(second)) == ("one", "two")
+    await runtime.bus.drain()
+    assert [event.output["kind"] for event in heard.events] == ["ban", "answer", "answer"]
+    logged = [event for event in await client.session.events() if event.type == "policy.checked"]
+    assert sum(not event.body["allowed"] for event in logged) == 2
+    assert (await client.session.verify()).ok
+
+
+async def test_what_a_policy_refuses_while_a_turn_fails_stays_in_the_audit(stage: Stage) -> None:
+    pause = Pause()
+    swarm = swarm_of(ScriptedModel([pause, ModelError("no")]), Without("acme"), rescue="raise")
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    first = asyncio.create_task(client.execute("One"))
+    await pause.reached()
+    await soon(client.execute("About acme"))
+    pause.release()
+    with pytest.raises(ModelError):
+        await soon(first)
+    assert await client.session.history() == []
+    assert (await client.session.verify()).ok
+    assert "About acme" in str([event.body for event in await client.session.events()])
+
+
+async def test_what_a_policy_refuses_is_a_ban_also_where_the_session_was_ended(
+    stage: Stage,
+) -> None:
+    runtime = stage.runtime(swarm_of(ScriptedModel("Hello"), Without("acme")))
+    client = runtime.client_session("ann", SWARM)
+    await client.execute("Hi")
+    await client.session.end("it is over")
+    assert (await client.execute("About acme")).kind == "ban"
+    with pytest.raises(SessionEnded):
+        await client.execute("And?")
+    assert (await client.session.verify()).ok

@@ -128,6 +128,14 @@ class Desk:
         One at a time, so that turns begin in the order in which they were asked for.
         """
         await self.begin()
+        verdict = await self._in_turn(request)
+        if verdict.allowed:
+            return verdict
+        await self.guard.record(verdict, request.text)
+        await self.life.heard()
+        return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict)
+
+    async def _in_turn(self, request: Message) -> Verdict:
         if _admitting.get() is self:
             return await self._admit(request)  # a policy or a callback asks
         try:
@@ -143,13 +151,9 @@ class Desk:
                 session_id=self.session.id,
             ) from None
 
-    async def _admit(self, request: Message) -> Verdict | Answer:
+    async def _admit(self, request: Message) -> Verdict:
         verdict = await self.guard.check("input", request.text, self.agent)
-        if not verdict.allowed:
-            await self.guard.record(verdict, request.text)
-            await self.life.heard()
-            return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict)
-        if self.swarm.callbacks.on_execute is not None:
+        if verdict.allowed and self.swarm.callbacks.on_execute is not None:
             told = {"message": request.text, "mode": (request.metadata or {}).get("mode")}
             await self.life.call("on_execute", self.feed.event("session", "execute", input=told))
         return verdict

@@ -150,7 +150,8 @@ class Feed:
             said = {} if text is None else {"message": text}
             event = self.event("policy", kind, record, input=said, output=body, policy_name=policy)
             self._ready.append(event)
-        if record.turn == record.seq and body["direction"] == "input" and not body["allowed"]:
+        by_itself = record.turn == record.seq or body.get("beside")
+        if by_itself and body["direction"] == "input" and not body["allowed"]:
             self._refused(record, body, text or "")
 
     def _refused(self, record: Record, body: dict[str, Any], text: str) -> None:

@@ -8,7 +8,7 @@ from tertulia import events
 from tertulia.bus import Bus
 from tertulia.conversation import How
 from tertulia.drafting import Draft
-from tertulia.errors import PolicyError
+from tertulia.errors import PolicyError, StaleWriter, TurnTimeout, UsageError
 from tertulia.host import Host
 from tertulia.messages import Message
 from tertulia.policies import Direction, Policy, PolicyContext, Verdict
@@ -17,9 +17,14 @@ from tertulia.swarm.checking import Checker, ContextOf, Screen
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_told, failure_told, told
-from tertulia.turns import own_turn
+from tertulia.turns import Turn, own_turn
 
+LOOK = 0.1
+"""Seconds after which what waits to be logged looks for a turn that has begun meanwhile."""
+LOOKS = 6_000
+"""How often it looks."""
 _ALSO_SUSPENDED = How(suspended="keep")
+_ALSO_ENDED = How(suspended="keep", ended=True)
 """What is noted outside of turns may be noted while a turn waits for an approval."""
 
 
@@ -82,19 +87,58 @@ class Guard:
         conversation = self._session._conversation  # pyright: ignore[reportPrivateUsage]
         opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
         turn = own_turn(conversation)
-        if turn is not None and message is None:
-            for kind, body in noted:
-                turn.note(kind, body)
+        if message is None:
+            if turn is not None:
+                _note(turn, noted)
+            elif noted:
+                await self._aside(noted)
             return None
 
         async def build(draft: Draft) -> Message | None:
-            for kind, body in noted:
-                draft.add(kind, body)
-            return None if message is None else draft.message(message)
+            _add(draft, noted)
+            if draft.turn is not None and draft.open_calls:
+                # Their turn waits: it says this when they have results, which nothing may part
+                # from them.
+                draft.add(events.MESSAGE_STAGED, {"message": message.to_dict()}, actor="app")
+                return message
+            return draft.message(message)
 
         if turn is not None:
             return await turn.append(build)
         return await conversation.append(opening, build, _ALSO_SUSPENDED)
+
+    async def _aside(self, noted: list[tuple[str, dict[str, Any]]]) -> None:
+        """Log what is a part of no turn, without waiting for the end of one that runs here."""
+        conversation = self._session._conversation  # pyright: ignore[reportPrivateUsage]
+        opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
+
+        async def build(draft: Draft) -> None:
+            draft.quiet = draft.row.status == "ended"
+            beside = draft.turn is not None  # a turn runs, or waits, that has no part in it
+            _add(
+                draft,
+                [(kind, {**body, "beside": True} if beside else body) for kind, body in noted],
+            )
+
+        for _ in range(LOOKS):
+            turn = conversation.turn
+            if turn is not None and not turn.closed:
+                try:
+                    return await turn.append(build)
+                except (UsageError, StaleWriter):
+                    if not turn.closed:
+                        raise
+            try:
+                await conversation.enter(LOOK)
+            except TurnTimeout:
+                continue
+            try:
+                return await conversation.commit(opening, build, _ALSO_ENDED)
+            finally:
+                conversation.gate.leave()
+        raise TurnTimeout(
+            f"session {conversation.id!r} did not become free in time", session_id=conversation.id
+        )
 
     def _contexts(self, direction: Direction, agent: str) -> ContextOf:
         session, state = self._session, self._session.state
@@ -111,3 +155,13 @@ class Guard:
             )
 
         return context
+
+
+def _note(turn: Turn, noted: list[tuple[str, dict[str, Any]]]) -> None:
+    for kind, body in noted:
+        turn.note(kind, body)
+
+
+def _add(draft: Draft, noted: list[tuple[str, dict[str, Any]]]) -> None:
+    for kind, body in noted:
+        draft.add(kind, body)

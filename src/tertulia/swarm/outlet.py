@@ -95,22 +95,12 @@ class Outlet:
         message = Message.assistant(str(answer), agent=answer.agent, metadata=metadata)
         live = self.live
         if turn is None and live is not None:
-            await self._record(verdict, text)
+            await desk.guard.record(verdict, text)
             await live.say(message)
             return
         if turn is None and await self._answer_instead(said, verdict, text):
             return
         await desk.guard.record(verdict, text, message)
-
-    async def _record(self, verdict: Verdict, text: str) -> None:
-        """Log a verdict: in the turn that runs, which it does not wait for, or by itself."""
-        turn, notes = self._conversation.turn, self._desk.guard.notes(verdict, text)
-        if turn is None or turn.closed:
-            if notes:
-                await self._desk.guard.record(verdict, text)
-            return
-        for kind, body in notes:
-            turn.note(kind, body)
 
     async def _answer_instead(self, said: Say, verdict: Verdict, text: str) -> bool:
         """Whether a turn ran that now has ended with what was said."""
