@@ -107,8 +107,9 @@ class Yes(Policy):
         return True
 
 
-class Nothing(Policy):
-    pass
+class YesToAnswers(Policy):
+    def validate_output(self, text: str, context: PolicyContext) -> bool:
+        return True
 
 
 # -- verdicts
@@ -119,9 +120,9 @@ async def test_without_policies_all_is_allowed(shop: Open) -> None:
 
 
 async def test_a_verdict_names_those_who_accepted_in_order(shop: Open) -> None:
-    swarm = shop(Yes, Nothing, No("x"), Yes(name="again"))
+    swarm = shop(Yes, YesToAnswers, No("x"), Yes(name="again"))
     assert (await swarm.says("a")).passed == ("Yes", "No", "again")
-    assert (await swarm.hears("a")).passed == ("No",)
+    assert (await swarm.hears("a")).passed == ("YesToAnswers", "No")
 
 
 async def test_the_first_that_refuses_decides_and_the_others_are_not_asked(shop: Open) -> None:
