@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.server.web import Client, serving
 
-from tertulia import Agent, AgentApp, Runtime, Swarm, Token
+from tertulia import Agent, AgentApp, Runtime, Swarm, SwarmNode, Token
 from tertulia.errors import ConfigurationError, InvalidInput
+from tertulia.live import AgentSession
 from tertulia.server.api import routes
 from tertulia.testing import Pause, ScriptedModel, call
 
@@ -225,6 +226,50 @@ async def test_an_app_serves_its_swarms_with_tokens_of_users_and_of_trusted_code
         assert (await alice.ask("POST", f"{path}/emit", {"text": "x"})).status == 403
         assert (await ours.post(f"{path}/emit", {"text": "we close"}))["kind"] == "answer"
     await app.runtime.close()
+
+
+async def test_the_swarms_of_a_setup_handler_are_served_before_a_live_client_came(
+    clerk: Agent, model: ScriptedModel
+) -> None:
+    model.add("Hello.")
+    desk = Swarm("desk", [clerk])
+
+    async def setup(session: AgentSession) -> None:
+        session.add_node(SwarmNode(desk))
+        await session.start()
+        await session.wait_until_complete()
+
+    app = AgentApp(setup, store="memory:")
+    async with serving(app.app, lifespan="on") as client:
+        app.bind("127.0.0.1")
+        path = "/v1/swarms/desk/clients/alice/execute"
+        assert (await client.post(path, {"message": "hi"}))["text"] == "Hello."
+        unknown = await client.ask("POST", "/v1/swarms/none/clients/c/execute", {"message": "hi"})
+        assert "AgentApp(setup, swarms=[…])" in unknown.data["error"]["message"]
+
+
+async def test_a_setup_handler_with_another_swarm_of_a_known_name_is_not_ready(
+    clerk: Agent,
+) -> None:
+    async def setup(session: AgentSession) -> None:
+        session.add_node(SwarmNode(Swarm("desk", [clerk])))
+        await session.start()
+
+    app = AgentApp(setup, swarms=[Swarm("desk", [clerk])], store="memory:")
+    async with serving(app.app, lifespan="on") as client:
+        assert (await client.ask("GET", "/none")).status == 404
+        assert "two swarms are named 'desk'" in (app.hub.not_ready or "")
+
+
+def test_a_swarm_or_an_agent_in_the_place_of_a_setup_handler_is_told_where_it_goes(
+    clerk: Agent,
+) -> None:
+    shop: Any = Swarm("shop", [clerk])
+    with pytest.raises(InvalidInput, match=r"AgentApp\(swarms=\[…\]\)"):
+        AgentApp(shop)
+    agent: Any = clerk
+    with pytest.raises(InvalidInput, match=r"AgentApp\(agent=…\)"):
+        AgentApp(agent)
 
 
 def test_an_app_without_a_setup_handler_has_one_swarm_or_an_agent(clerk: Agent) -> None:

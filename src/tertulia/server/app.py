@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute
 from tertulia import settings as configured
 from tertulia.agents.runner import Runner
 from tertulia.doors import Outcome
-from tertulia.errors import InvalidInput, Unauthorized
+from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
 from tertulia.live.agent import AgentNode
 from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
@@ -42,8 +42,9 @@ class AgentApp:
 
     It is an ASGI application, and `run` serves it. `agent` alone, without a setup handler, is
     answered by one `AgentNode`; `agents` are also found by name in the HTTP API. `swarms` are
-    added to the runtime, whose swarms the HTTP API serves; one of them alone, without a setup
-    handler and an agent, is answered by a `SwarmNode`.
+    added to the runtime, whose swarms the HTTP API serves; so are those of the `SwarmNode`s that
+    the setup handler adds. One of them alone, without a setup handler and an agent, is answered by
+    a `SwarmNode`.
 
     `store` is an address or a store, `runtime` a Runtime of yours. `auth` is ``Token(…)``,
     ``JWT(…)`` or ``"off"``; None needs no token on loopback, and refuses to serve other addresses.
@@ -227,10 +228,21 @@ class AgentApp:
             routes.extend(self._telephony.routes(self.hub, self.runtime, self._limits))
         return routes
 
+    def _find_swarms(self) -> None:
+        """Serve the swarms of the graph over HTTP too, before the first client comes."""
+        try:
+            for node in self.hub.nodes:
+                if isinstance(node, SwarmNode):
+                    self.runtime.clients.add(node.swarm)
+        except ConfigurationError as error:
+            self.hub.not_ready = str(error)
+            _log.error("the setup handler is not ready: %s", error)
+
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
         redact_logs()
         await self.hub.check()
+        self._find_swarms()
         try:
             yield
         finally:
@@ -261,7 +273,9 @@ class _Server(uvicorn.Server):
 def _setup_of(setup: Setup | None, agent: Runner | None, swarms: Sequence[Swarm]) -> Setup:
     if setup is not None:
         if not callable(setup):  # pyright: ignore[reportUnnecessaryComparison]
-            raise InvalidInput(f"the setup handler is an async function, not {setup!r}")
+            raise InvalidInput(
+                f"the setup handler is an async function, not {setup!r}{_hint(setup)}"
+            )
         return setup
     if agent is None and len(swarms) != 1:
         raise InvalidInput(
@@ -274,6 +288,13 @@ def _setup_of(setup: Setup | None, agent: Runner | None, swarms: Sequence[Swarm]
         await session.wait_until_complete()
 
     return answered
+
+
+def _hint(given: Any) -> str:
+    """Where something else than a setup handler goes."""
+    if isinstance(given, Swarm):
+        return "; write AgentApp(swarms=[…])"
+    return "; write AgentApp(agent=…)" if isinstance(given, Runner) else ""
 
 
 def _limits(connections: int, frame: int, rate: float | None, init_in: float) -> Limits:

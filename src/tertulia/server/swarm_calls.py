@@ -12,7 +12,7 @@ from typing import Any
 from tertulia import host as hosts
 from tertulia.bus import BusEvent
 from tertulia.bus.base import EVERYONE
-from tertulia.errors import AccessDenied
+from tertulia.errors import AccessDenied, UnknownName
 from tertulia.server import requests, sse, swarm_views
 from tertulia.server.operations import Call
 from tertulia.server.problems import Refused
@@ -163,7 +163,13 @@ def _denied(client_id: str) -> AccessDenied:
 
 def _swarm(call: Call) -> Swarm:
     """The swarm that a path names. Raises UnknownName."""
-    return call.service.runtime.swarm(call.path["swarm"])
+    there, wanted = call.service.runtime.clients.swarms, call.path["swarm"]
+    if wanted not in there:
+        raise UnknownName(
+            f"there is no swarm {wanted!r} here, but: {', '.join(there) or 'none'}; a server has "
+            "those of AgentApp(setup, swarms=[…]), and those of the SwarmNodes of its setup handler"
+        )
+    return there[wanted]
 
 
 def _trusted(call: Call, what: str) -> None:
