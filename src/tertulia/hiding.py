@@ -73,9 +73,11 @@ async def hide(
     It is for what is refused before it was answered, so no retention forbids it: the log keeps
     all. `reason` is the strategy that `session.pruned` names.
     """
+    turn = own_turn(conversation)
 
-    async def build(draft: Draft) -> int:
-        shown = await _shown(await conversation.view(draft.row), seqs)
+    async def build(draft: Draft) -> list[int]:
+        position = None if turn is None else draft.row.seq
+        shown = await _shown(await conversation.view(draft.row, position), seqs)
         for kind, body in notes:
             draft.add(kind, dict(body))
         if shown:
@@ -84,11 +86,14 @@ async def hide(
             at = draft.add(events.SESSION_PRUNED, body)
             draft.marks.extend(Mark("hole", low, high, at) for low, high in stretches)
             draft.after["marks"] = draft.after.get("marks", draft.row.marks) | HOLES
-            draft.count(-len(shown))
-        return len(shown)
+            draft.count(-sum(seq < (draft.turn or draft.seq) for seq in shown))
+        return shown
 
-    turn = own_turn(conversation)
-    return await (conversation.append(opening, build) if turn is None else turn.append(build))
+    if turn is None:
+        return len(await conversation.append(opening, build))
+    hidden = await turn.append(build)
+    turn.trace.messages -= sum(seq >= turn.number for seq in hidden)  # its end counts the others
+    return len(hidden)
 
 
 async def _shown(view: View, seqs: Sequence[int]) -> list[int]:

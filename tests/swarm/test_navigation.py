@@ -543,10 +543,10 @@ async def test_a_task_that_a_tool_left_behind_has_turns_of_its_own(stage: Stage)
         left.append(asyncio.create_task(later()))
         return "left"
 
-    crew = Crew(stage, tools=[leave])
-    triage = (call("leave"), call("transfer_to_sales"), "Back at triage.")
-    crew.script(triage=triage, sales=("At sales.", call("transfer_to_triage")))
-    client = crew.client()
+    crew = Crew(stage, tools=[leave, go])
+    triage = (call("leave"), call("go", name="sales"), "Back at triage.")
+    crew.script(triage=triage, sales=("At sales.", call("go", name="triage")))
+    client = CLIENTS["ann"] = crew.client()
     assert await client.execute("First") == "At sales."
     go_on.set()
     assert await soon(left[0]) == "Back at triage."

@@ -37,5 +37,5 @@ class SwarmDriver(Runner):
         cast.check()
         return cast
 
-    def _oversight(self, session: Session) -> Oversight | None:
-        return SwarmOversight(self._desk)
+    def _oversight(self, session: Session, request: Message | None) -> Oversight | None:
+        return SwarmOversight(self._desk, request)  # the desk admits its requests before this

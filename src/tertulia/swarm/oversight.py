@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tertulia import events
+from tertulia import events, hiding
 from tertulia.agents.context import RunContext
 from tertulia.agents.oversight import Again, Oversight, Pass, Say, ToolFailure
 from tertulia.agents.protocol import ToolCallMade
+from tertulia.agents.window import Budget, visible
 from tertulia.codec import body_of
 from tertulia.errors import (
     NavigationError,
@@ -21,6 +22,7 @@ from tertulia.errors import (
     UnusableAnswer,
     UsageError,
 )
+from tertulia.messages import Message
 from tertulia.policies import Verdict
 from tertulia.stores.base import Segment
 from tertulia.swarm.checking import Screen
@@ -37,10 +39,14 @@ inside: ContextVar[SwarmOversight | None] = ContextVar("tertulia_swarm", default
 
 
 class SwarmOversight(Oversight):
-    """Looks after one turn of a client."""
+    """Looks after one turn of a client.
 
-    def __init__(self, desk: Desk) -> None:
+    `request` is what begins it where the input policies have not been asked about it.
+    """
+
+    def __init__(self, desk: Desk, request: Message | None = None) -> None:
         self.desk = desk
+        self._request = request
         self.swarm = desk.swarm
         self.verdict: Verdict | None = None
         """The verdict that refused the answer."""
@@ -72,7 +78,34 @@ class SwarmOversight(Oversight):
         if resumed:
             await self._recall(context.turn)
         live = self.desk.live
-        return None if live is None or self.root is not self else await live.examine(context, self)
+        said = None
+        if live is not None and self.root is self:
+            said = await live.examine(context, self)
+        if said is None and self._request is not None:
+            said = await self._examine(self._request, context)
+        return said
+
+    async def _examine(self, request: Message, context: RunContext) -> Say | None:
+        """Ask the input policies about a request; what they refuse is hidden."""
+        desk, turn = self.desk, context.turn
+        verdict = await desk.guard.check("input", request.text, str(context.agent))
+        notes = desk.guard.notes(verdict, request.text)
+        if verdict.allowed:
+            for kind, body in notes:
+                turn.note(kind, body)
+            told = {"message": request.text, "mode": "user"}
+            await desk.life.call("on_execute", desk.feed.event("session", "execute", input=told))
+            return None
+        newest = (await visible(context.session, turn.number, Budget(keep_last=1)))[-1:]
+        asked = [each.seq or 0 for each in newest if each.role == "user"]
+        if asked:
+            opening = desk.session._opening  # pyright: ignore[reportPrivateUsage]
+            await hiding.hide(desk.conversation, opening, asked, "policy", notes)
+        else:  # it is said aside, inside of a tool
+            for kind, body in notes:
+                turn.note(kind, body)
+        self.verdict = verdict
+        return Say(verdict.message, {"kind": "ban", "policy": verdict.policy})
 
     async def _recall(self, turn: Turn) -> None:
         """The route of a turn that another process began."""
