@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia import Runtime
+from tertulia import Agent, Runtime, Swarm
 from tertulia.clock import MICROSECONDS
 from tertulia.errors import PolicyError
 from tertulia.policies import (
@@ -27,7 +28,7 @@ from tertulia.policies import (
 )
 from tertulia.swarm.bans import Bans
 from tertulia.swarm.checking import Checker, Screen
-from tertulia.testing import FrozenClock
+from tertulia.testing import FrozenClock, ScriptedModel
 
 
 class Shop:
@@ -443,6 +444,30 @@ async def test_a_ban_that_is_set_is_told_of_also_where_the_caller_is_cancelled(s
     [(verdict, text)] = swarm.told
     assert (verdict.passed, verdict.message, text) == (("Yes",), "no", "x")
     assert await swarm.bans.read("ann") == (verdict.ban,)
+
+
+@pytest.mark.parametrize(
+    ("said", "checked"),
+    [("x", ["validate-input"]), ("a", ["validate-input", "validate-output"])],
+)
+async def test_a_ban_is_in_the_log_and_on_the_bus_also_where_the_caller_is_cancelled(
+    said: str, checked: list[str]
+) -> None:
+    desk = Agent("desk", model=ScriptedModel("an x"))
+    swarm = Swarm("shop", [desk], policies=[Cancelling("x", auto_ban=True)])
+    heard: list[str] = []
+    async with Runtime("memory:", swarms=[swarm]) as runtime:
+        runtime.bus.listen("ann", "policy.*", lambda event: heard.append(event.type))
+        client = await runtime.client_session("ann", "shop")
+        with suppress(asyncio.CancelledError):
+            await asyncio.create_task(client.execute(said))
+        async with asyncio.timeout(10):
+            while "ban-client" not in heard:
+                await asyncio.sleep(0)
+        assert heard == [*checked, "ban-client"]
+        told = await client.session.events(types=["policy.checked", "policy.banned"])
+        assert [event.type for event in told][-2:] == ["policy.checked", "policy.banned"]
+        assert [ban.policy for ban in await swarm.bans("ann")] == ["Cancelling"]
 
 
 async def test_only_an_auto_ban_bans_and_a_ban_bans_no_further(shop: Open) -> None:

@@ -40,7 +40,7 @@ class Guard:
         self._host = host
         self._bus = bus
         self._feed = feed
-        self._checker = Checker(swarm.policies, swarm.bans_in(host), swarm.name)
+        self._checker = Checker(swarm.policies, swarm.bans_in(host), swarm.name, self._tell_ban)
 
     async def check(self, direction: Direction, text: str, agent: str) -> Verdict:
         """The verdict on a text. Raises PolicyError, and then nothing may be let through."""
@@ -67,13 +67,21 @@ class Guard:
         )
 
     def notes(self, verdict: Verdict, text: str) -> list[tuple[str, dict[str, Any]]]:
-        """A verdict as events of the log; one that nobody gave is none."""
-        if verdict.allowed and not verdict.passed:
+        """A verdict as events of the log; one that nobody gave is none.
+
+        Nor is one that has set a ban: it was logged together with the ban.
+        """
+        if verdict.ban is not None or (verdict.allowed and not verdict.passed):
             return []
-        noted = [(events.POLICY_CHECKED, told(verdict, text))]
-        if verdict.ban is not None:
-            noted.append((events.POLICY_BANNED, ban_told(verdict.ban, auto=True)))
-        return noted
+        return [(events.POLICY_CHECKED, told(verdict, text))]
+
+    async def _tell_ban(self, verdict: Verdict, text: str) -> None:
+        if verdict.ban is None:
+            return
+        banned = ban_told(verdict.ban, auto=True)
+        await self._append(
+            [(events.POLICY_CHECKED, told(verdict, text)), (events.POLICY_BANNED, banned)]
+        )
 
     async def record(
         self, verdict: Verdict, text: str, message: Message | None = None
