@@ -81,6 +81,13 @@ def test_what_changes_nothing_says_so(shop: Program) -> None:
     assert "as long already" in shop("ban", "ann", "--swarm", "shop", "--until", "60").stderr
 
 
+def test_a_ban_because_of_a_policy_says_that_its_name_is_taken_as_said(shop: Program) -> None:
+    said = shop("ban", "ann", "--swarm", "shop", "--policy", "Nope")
+    assert "'Nope' was taken as said" in said.stderr
+    assert execute(shop, "Hello") == "answer"
+    assert "taken as said" not in shop("ban", "ann", "--swarm", "shop").stderr
+
+
 def test_a_moment_that_is_none_or_is_over_is_refused(shop: Program) -> None:
     assert "'soon' is no date" in shop.refused("ban", "ann", "--swarm", "shop", "--until", "soon")
     over = shop.refused("ban", "ann", "--swarm", "shop", "--until", "2001-01-01")

@@ -62,7 +62,8 @@ def ban(
 ) -> None:
     """Let a CLIENT not talk to a swarm; it holds at once, in every process on the store.
 
-    The swarm is code, so its name and its policy's are taken as they are said.
+    The swarm is code, so its name and its policy's are taken as they are said: a ban because of a
+    policy that it does not have has no effect.
     """
 
     async def work(runtime: Runtime) -> list[Ban]:
@@ -70,6 +71,12 @@ def ban(
         return await banned.ban(client, policy, _end(said["until"]), reason=said["reason"])
 
     _print({swarm: places.run(store, work)}, as_json, "the client is banned for as long already")
+    if policy not in (None, EVERYTHING):
+        click.echo(
+            f"the name {texts.plain(policy)!r} was taken as said: this has an effect only where "
+            "the swarm has a policy of that name",
+            err=True,
+        )
 
 
 @click.command()
