@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.live.serving import serving
 from tests.live.talking import Client, eventually, history, live, settled
+from tests.server.web import Client as Http
 
 from tertulia import Agent, AgentApp, ClientSession, Policy, Runtime, Swarm, SwarmNode, Token
 from tertulia.bus import BusEvent
@@ -499,6 +500,51 @@ async def test_two_conversations_of_one_user_are_never_mixed_and_share_the_bans(
                 served.session(name).finish("the test is over")
         await eventually(lambda: not app.hub.held)
         assert app.runtime.client_sessions() == []
+
+
+async def test_http_talks_in_the_clients_own_conversation_and_emits_reach_all_of_them() -> None:
+    model = ScriptedModel(*["Hello."] * 4)
+    auth = Token({"alices-token": "alice"}, trusted="our-own-token")
+    app = AgentApp(swarms=[shop_of(model)], store="memory:", auth=auth)
+    async with serving(app) as served:
+        alice, ours = (Http(served.port, name) for name in ("alices-token", "our-own-token"))
+        path = "/v1/swarms/shop/clients/alice"
+        async with (
+            served.connected("?token=alices-token") as first,
+            served.connected("?token=alices-token") as second,
+        ):
+            for wire, name in ((first, "a"), (second, "b")):
+                await wire.init(name)
+                await wire.says("hi")
+                await wire.until(ResponseEnd)
+            for count in (1, 3):
+                await alice.post(f"{path}/execute", {"message": "hi"})
+                assert len(model.requests[-1].messages) == count
+            for name in ("a", "b"):
+                assert len(await app.runtime.session(name, user_id="alice").history()) == 2
+            await ours.post(f"{path}/emit", {"text": "We close."})
+            await ours.post(f"{path}/notify", {"text": "A parcel is there."})
+            for wire in (first, second):
+                assert (await wire.until(AgentSpeak)).text == "We close."
+                assert (await wire.until(AgentLog)).payload["text"] == "A parcel is there."
+            own = app.runtime.clients.own("alice", "shop").session
+            assert [each.text for each in await own.history()][-1] == "We close."
+            assert (await ours.ask("DELETE", path)).data == {"disposed": True}
+            assert app.runtime.client_sessions() == []
+            for name in ("a", "b"):
+                served.session(name).finish("the test is over")
+
+
+async def test_what_is_emitted_where_only_a_live_session_lives_is_in_that_one_only() -> None:
+    auth = Token({"alices-token": "alice"}, trusted="our-own-token")
+    app = AgentApp(swarms=[shop_of(ScriptedModel())], store="memory:", auth=auth)
+    async with serving(app) as served, served.connected("?token=alices-token") as wire:
+        await wire.init("a")
+        ours = Http(served.port, "our-own-token")
+        await ours.post("/v1/swarms/shop/clients/alice/emit", {"text": "We close."})
+        assert (await wire.until(AgentSpeak)).text == "We close."
+        assert [info.id for info in await app.runtime.sessions()] == ["a"]
+        served.session("a").finish("the test is over")
 
 
 async def test_a_swarm_answers_over_a_web_socket_and_after_the_connection_was_lost() -> None:

@@ -6,8 +6,9 @@ to a client, and who is banned, is for those who have no name: the code of the s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Iterable
+from typing import Any, cast
 
 from tertulia import host as hosts
 from tertulia.bus import BusEvent
@@ -21,7 +22,7 @@ from tertulia.server.sse import EventStream
 from tertulia.server.swarm_views import BansShown, ClientPage, Disposed, SwarmAnswer, SwarmPage
 from tertulia.server.turn_calls import streams
 from tertulia.server.views import turn_event
-from tertulia.swarm import AnswerStream, ClientSession, Swarm
+from tertulia.swarm import Answer, AnswerStream, ClientSession, Swarm
 
 
 async def listing(call: Call) -> SwarmPage:
@@ -71,27 +72,38 @@ async def resume(call: Call) -> SwarmAnswer:
 
 
 async def emit(call: Call) -> SwarmAnswer:
-    """What was said to a client unasked."""
+    """What was said to a client unasked, wherever it lives; else in its own conversation."""
     body: requests.Saying = call.body
-    client = _client(call)
+    _client_id(call)
     _trusted(call, "emit")
-    return swarm_views.answer(await client.emit(body.text))
+    living = _instances(call) or [_client(call)]
+    return await _said_by_all(each.emit(body.text) for each in living)
 
 
 async def notify(call: Call) -> SwarmAnswer:
     """What those who are connected were told. Raises NotConnected where nobody is."""
     body: requests.Saying = call.body
-    client = _client(call)
+    _client_id(call)
     _trusted(call, "notify")
-    return swarm_views.answer(await client.notify(body.text))
+    connected = [each for each in _instances(call) if each.connected]
+    return await _said_by_all(each.notify(body.text) for each in connected or [_client(call)])
+
+
+async def _said_by_all(said: Iterable[Awaitable[Answer]]) -> SwarmAnswer:
+    """The first answer of all, once each was given; raises what the first failure was."""
+    given = await asyncio.gather(*said, return_exceptions=True)
+    for each in given:
+        if isinstance(each, BaseException):
+            raise each
+    return swarm_views.answer(cast("Answer", given[0]))
 
 
 async def dispose(call: Call) -> Disposed:
     """Whether something of a client lived here, which is disposed now."""
-    found = call.service.runtime.clients.find(_client_id(call), _swarm(call))
-    if found is not None:
-        await found.dispose()
-    return Disposed(found is not None)
+    found = _instances(call)
+    for each in found:
+        await each.dispose()
+    return Disposed(bool(found))
 
 
 async def ban(call: Call) -> BansShown:
@@ -145,8 +157,18 @@ def _bus_event(event: BusEvent, *, whole: bool) -> bytes:
 
 
 def _client(call: Call) -> ClientSession:
-    """The client that a path names, who may be used by whoever asks."""
-    return call.service.runtime.client_session(_client_id(call), _swarm(call))
+    """The client that a path names, in its own conversation and not in that of a live session.
+
+    Raises AccessDenied for somebody else's one.
+    """
+    return call.service.runtime.clients.own(_client_id(call), _swarm(call).name)
+
+
+def _instances(call: Call) -> list[ClientSession]:
+    """All that lives here of the client that a path names, also in live sessions."""
+    client_id, swarm = _client_id(call), _swarm(call)
+    live = call.service.runtime.client_sessions()
+    return [each for each in live if each.swarm is swarm and each.client_id == client_id]
 
 
 def _client_id(call: Call) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tertulia import events
 from tertulia.bus import Bus
-from tertulia.conversation import How
+from tertulia.conversation import Conversation, How
 from tertulia.doors import current_loop
 from tertulia.drafting import Draft
 from tertulia.errors import ClientDisposed, ConfigurationError, InvalidInput, UnknownName
@@ -96,17 +96,31 @@ class SessionConnectionService:
         one already, this one gets an instance beside it, so that no two conversations are mixed.
         Raises UnknownName, InvalidInput.
         """
+        wanted = None if session is None else session._conversation  # pyright: ignore[reportPrivateUsage]
+        return self._instance(self.swarm(swarm), client_id, session, wanted)
+
+    def own(self, client_id: str, swarm: str | Swarm) -> ClientSession:
+        """The live instance of a client on its own durable conversation, made at its first use;
+        never that of a live session on another one. Raises UnknownName, InvalidInput.
+        """
         found = self.swarm(swarm)
-        key = identifier(client_id, "the client id"), found.name
+        wanted = conversation_of(self.host, found.app_name, identifier(client_id, "the client id"))
+        return self._instance(found, client_id, None, wanted)
+
+    def _instance(
+        self, swarm: Swarm, client_id: str, session: Session | None, wanted: Conversation | None
+    ) -> ClientSession:
+        """The instance on the conversation that is wanted; None is any."""
+        key = identifier(client_id, "the client id"), swarm.name
         with self._lock:
             client = self._live.get(key)
             if client is None:
-                client = self._live[key] = self._made(found, client_id, session)
-            elif session is not None and not _is_of(client, session):
-                other = (*key, session.app_name, session.id)
+                client = self._live[key] = self._made(swarm, client_id, session)
+            elif wanted is not None and client.session._conversation is not wanted:  # pyright: ignore[reportPrivateUsage]
+                other = (*key, wanted.app, wanted.id)
                 client = self._beside.get(other)
                 if client is None:
-                    client = self._beside[other] = self._made(found, client_id, session)
+                    client = self._beside[other] = self._made(swarm, client_id, session)
         return client
 
     def _made(self, swarm: Swarm, client_id: str, session: Session | None) -> ClientSession:
@@ -165,11 +179,6 @@ class SessionConnectionService:
             draft.add(noted, body, actor="app")
 
         await conversation.append(Opening(), build, _NOTING)
-
-
-def _is_of(client: ClientSession, session: Session) -> bool:
-    """Whether a session is the conversation of a client."""
-    return client.session._conversation is session._conversation  # pyright: ignore[reportPrivateUsage]
 
 
 class SessionPublicService:
