@@ -33,7 +33,8 @@ swarm shop
 ├── tool_timeout: 30 s
 ├── max_tool_calls: 5
 ├── max_nested: 20
-└── idle_timeout: 900 s
+├── idle_timeout: 900 s
+└── policy_timeout: 30 s
 """
 
 
@@ -107,14 +108,30 @@ def test_a_client_is_no_session_of_the_demo(shop: Program) -> None:
     assert "--swarm goes with --client" in done.stderr
 
 
+def test_a_client_without_a_swarm_is_refused(shop: Program) -> None:
+    done = shop("chat", "--client", "ana")
+    assert done.returncode == 2
+    assert "name it with --swarm" in done.stderr
+
+
+def test_the_top_names_the_models_that_answer(shop: Program) -> None:
+    words = ("--swarm", "shop.py", "--model", "openai:gpt-5")
+    assert "\nmodel    offline (rule-based" in shop.ok("chat", *words, stdin="")
+    text = SHOP.replace('till = Agent("till", model="offline")', 'till = Agent("till")')
+    (shop.folder / "shop.py").write_text(text)
+    assert "\nmodels   desk: offline, till: openai:gpt-5\n" in shop.ok("chat", *words, stdin="")
+
+
 def test_the_swarm_of_the_demo_refuses_bans_and_asks_before_it_orders(empty: Program) -> None:
     said = "I want a pizza\norder two coffees\ny\nthis is stupid\n/unban\n/back\n"
     demo = ("--swarm", "tertulia.cli.demo_swarm", "--model", "offline")
     printed = empty.ok("chat", *demo, stdin=said)
+    assert "order two coffees  " in printed.split("you> ")[0]
     assert "demo> We have coffee, tea and cake" in printed
     assert "order_desk> place order: order 1 is placed: two coffees" in printed
     assert "policy Polite, input refused: it says 'stupid'" in printed
     assert printed.split("you> /back\n")[1].startswith("demo has the floor")
+    assert "Try:" not in empty.ok("chat", *demo, stdin="")
 
 
 def test_a_turn_with_a_swarm_that_was_killed_goes_on(shop: Program) -> None:

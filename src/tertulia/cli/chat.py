@@ -16,6 +16,7 @@ from tertulia.cli.chat_talk import Talk
 from tertulia.runtime import Runtime
 
 APP = "chat"
+CLIENT = "me"
 
 
 @click.command()
@@ -32,9 +33,11 @@ APP = "chat"
     "--app", metavar="NAME", default=APP, show_default=True, help="The app it belongs to."
 )
 @click.option("--swarm", metavar="FILE[:NAME]", help="Talk with a swarm instead of the demo.")
-@click.option("--client", metavar="ID", default="me", show_default=True, help="With --swarm: who.")
+@click.option("--client", metavar="ID", show_default=CLIENT, help="With --swarm: who.")
 @places.store_option
-def chat(store: str, model: str | None, swarm: str | None, client: str, **options: Any) -> None:
+def chat(
+    store: str, model: str | None, swarm: str | None, client: str | None, **options: Any
+) -> None:
     """Talk with an agent in a SESSION, which goes on where it was, also after a crash.
 
     Without SESSION it goes on with the last one of the app in this store, or begins a new one.
@@ -47,13 +50,15 @@ def chat(store: str, model: str | None, swarm: str | None, client: str, **option
     """
     if swarm is not None and any(options[each] for each in ("session", "system", "user", "new")):
         raise click.UsageError("--swarm goes with --client: no SESSION, --system, --user, --new")
+    if swarm is None and client is not None:
+        raise click.UsageError("--client is who talks with a swarm; name it with --swarm")
     click.echo(f"store    {store}")
     name = model_of(model)
     wanted = Wanted(**options)
     with asyncio.Runner() as runner:
         runtime = Runtime(places.found(store, make=True))
         try:
-            talk = runner.run(_begin(runtime, swarm, client, wanted, name))
+            talk = runner.run(_begin(runtime, swarm, client or CLIENT, wanted, name))
             _talk(runner, talk)
             runner.run(chat_screen.farewell(runtime, talk.session, store))
         finally:

@@ -6,12 +6,21 @@ from typing import Any
 
 import click
 
+from tertulia.agents import Agent
 from tertulia.cli import chat_screen, texts
 from tertulia.cli.chat_start import model_line, where_it_was
 from tertulia.cli.chat_talk import Talk
 from tertulia.cli.drawing import the_swarm
 from tertulia.runtime import Runtime
 from tertulia.swarm import Answer, ClientSession, Swarm
+
+DEMO = "tertulia.cli.demo_swarm"
+TRY = """
+
+Try:  order two coffees       an agent hands over to another, and a tool asks for your approval
+      I want a pizza          a policy refuses
+      this is stupid          another one bans you for half a minute; look at /bans, or /unban
+      /back                   to the agent before; /agent NAME to any"""
 
 HELP = """\
 /agent [NAME]  who has the floor; with NAME, give it to that agent
@@ -36,16 +45,30 @@ async def begin(runtime: Runtime, target: str, client_id: str, model: str) -> Sw
     click.echo(f"swarm    {texts.plain(swarm.name)}: {', '.join(map(texts.plain, swarm.agents))}")
     click.echo(f"policies {_policies(swarm)}")
     click.echo(f"client   {texts.plain(client_id)}, at {texts.plain(client.agent)}")
-    click.echo(model_line(model))
+    click.echo(_models(swarm, model))
     row = await runtime.store.find(swarm.app_name, client_id)
     if row is not None:
         await where_it_was(talk, row)
-    click.echo("\nSay something, or /help.")
+    click.echo("\nSay something, or /help." + (TRY if row is None and target == DEMO else ""))
     return talk
 
 
 def _policies(swarm: Swarm) -> str:
     return ", ".join(texts.plain(each.name) for each in swarm.policies) or "none"
+
+
+def _models(swarm: Swarm, default: str) -> str:
+    """Which models answer; `default` is that of agents that name none."""
+    named = {name: _model(agent, default) for name, agent in swarm.agents.items()}
+    if len(set(named.values())) == 1:
+        return model_line(named[swarm.default])
+    each = (f"{texts.plain(name)}: {model}" for name, model in named.items())
+    return f"models   {', '.join(each)}"
+
+
+def _model(agent: Agent, default: str) -> str:
+    given = agent.model
+    return texts.plain(given if isinstance(given, str) else given.name if given else default)
 
 
 class SwarmTalk(Talk):
