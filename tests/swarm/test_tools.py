@@ -147,6 +147,41 @@ async def test_without_a_number_tools_run_as_often_as_they_are_called(stage: Sta
     assert counted.calls == 20
 
 
+async def test_calls_of_executions_inside_of_a_tool_count_too(stage: Stage) -> None:
+    counted = Counted()
+    client: ClientSession
+
+    @tool
+    async def nest(context: RunContext) -> str:
+        """Ask the agent something."""
+        return await client.execute("Inner")
+
+    model = ScriptedModel(call("nest"), [call("look")] * 2, "Inner.", "Outer.")
+    client = client_of(stage, model, counted.tool, nest, max_tool_calls=2)
+    assert await client.execute("Hello") == "Outer."
+    assert counted.calls == 1
+
+
+async def test_calls_are_counted_on_when_a_turn_is_resumed(stage: Stage) -> None:
+    counted = Counted()
+    ran: list[str] = []
+    first = [call("look"), call("refund", what="shoes")]
+    model = ScriptedModel(first, [call("look")] * 2, "Enough.")
+    client = client_of(stage, model, counted.tool, refund_tool(ran), max_tool_calls=3)
+    waiting = await client.execute("Money back")
+    client.session.approve(waiting.pending[0].id)
+    assert await client.resume() == "Enough."
+    assert (ran, counted.calls) == (["shoes"], 2)
+
+
+async def test_calls_that_wait_for_an_approval_are_counted(stage: Stage) -> None:
+    ran: list[str] = []
+    calls = [call("refund", what="shoes"), call("refund", what="socks")]
+    client = client_of(stage, ScriptedModel(calls, "Done."), refund_tool(ran), max_tool_calls=1)
+    waiting = await client.execute("Money back")
+    assert [each.arguments for each in waiting.pending] == [{"what": "shoes"}]
+
+
 # -- what tools may do with their client
 
 

@@ -79,8 +79,6 @@ class Loop:
         self._askings: list[Asking] = []
         self._spent = NOTHING_SPENT
         self._oversight = plan.oversight
-        self._called = 0
-        """Tool calls that were made in the turn."""
 
     async def run(
         self, agent: str | None, calls: Sequence[OpenCall] = (), spent: Usage = NOTHING_SPENT
@@ -215,12 +213,11 @@ class Loop:
         turn, exchange = self._turn, self._exchange
         aside = self._aside is not None
         work = self._round(aside=aside)
-        allowed = self._allowed_calls()
 
         async def build(draft: Draft) -> Message:
             message = answer.message(self._speaker.name)
             message = message if aside else draft.message(message)
-            work.begin(draft, answer.calls, allowed)
+            work.begin(draft, answer.calls)
             return message
 
         message = await asyncio.shield(turn.append(build))
@@ -247,14 +244,8 @@ class Loop:
             self._turn, self._speaker, self._context, aside=aside, oversight=self._oversight
         )
 
-    def _allowed_calls(self) -> int | None:
-        """How many tool calls may still run in this turn; None is any number."""
-        limit = None if self._oversight is None else self._oversight.max_tool_calls
-        return None if limit is None else max(limit - self._called, 0)
-
     async def _run(self, work: ToolRound) -> bool:
         await work.run(self._tell_result)
-        self._called += work.ran
         if work.handoff is not None:
             await self._exchange.put(StreamEvent(type="handoff", handoff=work.handoff))
             self._speak(self._plan.cast.speaker(work.handoff.target))

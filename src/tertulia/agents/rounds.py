@@ -82,24 +82,22 @@ class ToolRound:
         """Where the floor went."""
         self.failures: list[ToolFailure] = []
         """The calls that gave no result."""
-        self.ran = 0
+        self._ran = 0
         """How many tool calls were let run."""
 
     # -- what is to run
 
-    def begin(
-        self, draft: Draft, calls: Sequence[ToolCallMade], allowed: int | None = None
-    ) -> None:
+    def begin(self, draft: Draft, calls: Sequence[ToolCallMade]) -> None:
         """Draft that the calls of an answer are about to run, or wait for an approval.
 
-        `allowed` is how many of them may run; None is all.
+        It may be called again, for a draft that replaces the one before.
         """
         self._calls, self._transfers, self._ended, self.waiting = [], [], [], []
-        self.ran = 0
+        allowed = self._count_anew()
         for made in calls:
             tool = self._speaker.tools.get(made.call.name)
             transfer = made.call.name in self._speaker.transfers
-            if allowed is not None and self.ran >= allowed and not transfer:
+            if allowed is not None and self._ran >= allowed and not transfer:
                 self._ended.append(Ended(made.call, f"Error: {_NO_MORE}", _NO_MORE))
             elif tool is not None and tool.requires_approval and made.malformed is None:
                 if self._aside:
@@ -107,8 +105,20 @@ class ToolRound:
                     continue
                 self.waiting.append(made.call)
                 draft.add(events.APPROVAL_REQUESTED, self._described(made.call))
+                self._ran += 1
             else:
                 self._start(draft, made)
+                self._ran += not transfer
+        if self._oversight is not None:
+            self._oversight.called(self._ran)
+
+    def _count_anew(self) -> int | None:
+        """How many calls may run; None is any number."""
+        earlier, self._ran = self._ran, 0
+        if self._oversight is None:
+            return None
+        self._oversight.called(-earlier)
+        return self._oversight.calls_left()
 
     def resume(self, draft: Draft, calls: Iterable[OpenCall]) -> None:
         """Draft what becomes of calls that were open when their process died or let go."""
@@ -134,7 +144,6 @@ class ToolRound:
         body = {"call": made.call.id, "name": made.call.name, "effect": effect}
         draft.add(events.TOOL_CALLED, body)
         transfer = tool is None and made.call.name in self._speaker.transfers
-        self.ran += not transfer
         (self._transfers if transfer else self._calls).append(made)
 
     def _described(self, call: ToolCall) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import msgspec
 
 from tertulia import events, hiding
 from tertulia.agents.context import RunContext
+from tertulia.agents.forms import TRANSFER
 from tertulia.agents.oversight import Again, Oversight, Pass, Say, ToolFailure
 from tertulia.agents.protocol import ToolCallMade
 from tertulia.agents.window import Budget, visible
@@ -34,6 +35,7 @@ from tertulia.values import storable
 if TYPE_CHECKING:
     from tertulia.swarm.desk import Desk
 
+_CALLS = (events.TOOL_CALLED, events.APPROVAL_REQUESTED)
 inside: ContextVar[SwarmOversight | None] = ContextVar("tertulia_swarm", default=None)
 """What looks after the turn that the calling code is part of."""
 
@@ -60,6 +62,7 @@ class SwarmOversight(Oversight):
         """The turn, once it has begun."""
         self._outer: SwarmOversight | None = None
         self._attempts = 0
+        self._calls = 0
         self._screen: Screen | None = None
 
     @property
@@ -108,12 +111,22 @@ class SwarmOversight(Oversight):
         return Say(verdict.message, {"kind": "ban", "policy": verdict.policy})
 
     async def _recall(self, turn: Turn) -> None:
-        """The route of a turn that another process began."""
+        """The route and the calls of a turn that began before."""
         store = turn.conversation.host.store
         own = Segment(turn.row.key, turn.number - 1, turn.row.seq)
-        found = await store.records([own], types=[events.HANDOFF])
-        earlier = [body_of(record).get("from") for record in found if record.body is not None]
+        found = await store.records([own], types=[events.HANDOFF, *_CALLS])
+        bodies = [(record.type, body_of(record)) for record in found if record.body is not None]
+        earlier = [body.get("from") for kind, body in bodies if kind == events.HANDOFF]
         self.route[:0] = [name for name in earlier if name and name not in self.route]
+        calls = {body["call"]: body["name"] for kind, body in bodies if kind in _CALLS}
+        self.called(sum(not name.startswith(TRANSFER) for name in calls.values()))
+
+    def calls_left(self) -> int | None:
+        limit = self.max_tool_calls
+        return None if limit is None else max(limit - self.root._calls, 0)
+
+    def called(self, number: int) -> None:
+        self.root._calls += number
 
     def speaks(self, name: str | None, *, first: bool) -> None:
         if name is not None and (first or name not in self.route):
