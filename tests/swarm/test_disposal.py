@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from tests.swarm.stage import SWARM, Heard, Stage, said, soon, swarm_of, until
 
-from tertulia import Runtime, tool
+from tertulia import Runtime, doors, tool
 from tertulia.bus import BusEvent
-from tertulia.errors import ClientDisposed
+from tertulia.errors import ClientDisposed, PolicyError, TurnTimeout, UsageError
+from tertulia.policies import Policy, PolicyContext
 from tertulia.swarm import ClientSession, Outgoing, SessionPublicService
 from tertulia.testing import Pause, ScriptedModel, call
 
@@ -655,3 +656,98 @@ async def test_a_runtime_that_nobody_closes_is_closed_at_the_end_of_the_process(
         session = await runtime.get("ann", app_name="shop")
         assert [message.text for message in await session.history()] == ["Hi", "Hello."]
         assert session.get_state("plan") == "pro"
+
+
+class Never(Policy):
+    """Gives no verdict on what has the word ``never`` in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def validate_input(self, message: str, context: PolicyContext, /) -> bool:
+        return await self._judge(message)
+
+    async def validate_output(self, text: str, context: PolicyContext, /) -> bool:
+        return await self._judge(text)
+
+    async def _judge(self, text: str) -> bool:
+        if "never" in text:
+            self.asked.set()
+            await asyncio.Event().wait()
+        return True
+
+
+@pytest.mark.parametrize("ends", ["dispose", "close"])
+async def test_a_disposal_frees_those_whose_message_a_policy_never_judges(
+    stage: Stage, ends: str
+) -> None:
+    never = Never()
+    runtime = stage.runtime(swarm_of(ScriptedModel(), never))
+    client = runtime.client_session("ann", SWARM)
+    first = asyncio.create_task(client.execute("never"))
+    await soon(never.asked.wait())
+    behind = asyncio.create_task(client.execute("Hi"))
+    with pytest.raises(TurnTimeout):
+        await soon(client.execute("Hi", timeout=0.01))
+    await soon(client.dispose() if ends == "dispose" else runtime.close())
+    for task in (first, behind):
+        with pytest.raises(ClientDisposed):
+            await soon(task)
+
+
+@pytest.mark.parametrize("how", ["emit", "notify"])
+async def test_what_was_to_go_out_when_the_client_was_disposed_does_not(
+    stage: Stage, how: str
+) -> None:
+    never = Never()
+    client = stage.runtime(swarm_of(ScriptedModel(), never)).client_session("ann", SWARM)
+    got: list[Outgoing] = []
+    client.connect(got.append)
+    saying = asyncio.create_task(getattr(client, how)("never"))
+    await soon(never.asked.wait())
+    await soon(client.dispose())
+    with pytest.raises(ClientDisposed):
+        await soon(saying)
+    assert got == []
+    assert await client.session.history() == []
+
+
+@pytest.mark.parametrize("use", ["commit_user_message", "change_agent"])
+async def test_what_waits_for_on_init_when_the_client_is_disposed_writes_nothing(
+    stage: Stage, use: str
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def on_init(client: ClientSession, event: BusEvent) -> None:
+        asked.set()
+        await go_on.wait()
+
+    swarm = swarm_of(ScriptedModel(), on_init=on_init)
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    using = asyncio.create_task(getattr(client, use)("triage"))
+    await soon(asked.wait())
+    disposing = asyncio.create_task(client.dispose())
+    await until(lambda: client.disposed)
+    go_on.set()
+    with pytest.raises(ClientDisposed):
+        await soon(using)
+    await soon(disposing)
+    assert await client.session.history() == []
+
+
+async def test_a_policy_that_takes_too_long_lets_nothing_through_and_the_next_one_goes_on(
+    stage: Stage,
+) -> None:
+    swarm = swarm_of(ScriptedModel("Hello"), Never(), policy_timeout=0.05)
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    for use in (client.execute, client.emit):
+        with pytest.raises(PolicyError, match=r"did not answer within 0\.05 seconds"):
+            await soon(use("never"))
+    assert await soon(client.execute("Hi")) == "Hello"
+
+
+async def test_a_client_session_without_an_event_loop_says_what_to_await(stage: Stage) -> None:
+    client = stage.runtime(swarm_of(ScriptedModel())).client_session("ann", SWARM)
+    with pytest.raises(UsageError, match="await"):
+        doors.call(client.execute("Hi"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable, ismethod, signature
 from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
-from tertulia.doors import protected
+from tertulia.doors import current_loop, protected
 from tertulia.errors import PolicyError
 from tertulia.policies import (
     BAN_MESSAGE,
@@ -44,13 +45,19 @@ class Checker:
 
     `policies` are as `check_policies` returns them, `swarm` is the swarm's name. `told` is called
     with a verdict that has set a ban, and its text. A validator that is not async runs on the
-    event loop and must not block.
+    event loop and must not block; one that is async may take so many `seconds`.
     """
 
     def __init__(
-        self, policies: Sequence[Policy], bans: Bans, swarm: str, told: Told | None = None
+        self,
+        policies: Sequence[Policy],
+        bans: Bans,
+        swarm: str,
+        told: Told | None = None,
+        seconds: float | None = None,
     ) -> None:
         self._bans = bans
+        self._timeout = seconds
         self._told = told
         self._swarm = swarm
         self._steps: Final[dict[Direction, tuple[_Step, ...]]] = {
@@ -108,9 +115,9 @@ class Checker:
         context: PolicyContext,
     ) -> Judgement:
         try:
-            said = validate(text, context)
-            if isawaitable(said):
-                said = await said
+            said = await self._within(name, validate(text, context))
+        except PolicyError:
+            raise
         except Exception as error:
             raise self._error(name, f"raised {type(error).__name__}") from error
         if isinstance(said, bool | Refusal):
@@ -169,8 +176,9 @@ class Checker:
         if not isinstance(said, str):
             try:
                 said = _as_function(said)(context) if callable(said) else said
-                if isawaitable(said):
-                    said = await said
+                said = await self._within(policy.name, said)
+            except PolicyError:
+                raise
             except Exception as error:
                 what = f"raised {type(error).__name__} in ban_message"
                 raise self._error(policy.name, what) from error
@@ -179,6 +187,22 @@ class Checker:
                 policy.name, f"has a {type(said).__name__} as ban_message; return text"
             )
         return storable(said) if said else BAN_MESSAGE
+
+    async def _within(self, policy: str, said: Any) -> Any:
+        """What a policy gives, which it may take some time for. Raises PolicyError after that."""
+        if not isawaitable(said):
+            return said
+        if self._timeout is None or current_loop() is None:
+            return await said
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                return await said
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            what = f"did not answer within {self._timeout:g} seconds"
+            raise self._error(policy, what) from error
 
     def _error(self, policy: str, what: str) -> PolicyError:
         """An error that quotes nothing: what was looked at may be what nobody should read."""

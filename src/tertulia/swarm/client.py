@@ -114,12 +114,12 @@ class ClientSession:
 
         `mode` is ``"user"`` for what the client said, ``"tool"`` for what code says in its name.
         Turns of a client never overlap; one that is asked for inside of the running turn, by a
-        tool, is a part of it. `timeout` is how long to wait for the session, in seconds. Raises
+        tool, is a part of it. `timeout` is how long to wait for those before, in seconds. Raises
         PolicyError, UnusableAnswer, ModelError, ToolError, ClientDisposed, SessionBusy,
         TurnTimeout, …; a turn that was cancelled is an answer of that kind.
         """
         request = self._request(message, mode)
-        verdict = await self._desk.admit(request)
+        verdict = await self._desk.admit(request, timeout)
         if isinstance(verdict, Answer):
             return verdict
         options = {"metadata": metadata, "idempotency_key": idempotency_key, "timeout": timeout}
@@ -234,7 +234,8 @@ class ClientSession:
         Raises SessionBusy inside of a turn, RetentionRefused.
         """
         await self._desk.begin()
-        await hiding.clear(self._desk.conversation, self.session._opening)  # pyright: ignore[reportPrivateUsage]
+        async with self._desk.life.asking():
+            await hiding.clear(self._desk.conversation, self.session._opening)  # pyright: ignore[reportPrivateUsage]
 
     # -- navigation
 
@@ -303,7 +304,8 @@ class ClientSession:
         turn = own_turn(self._desk.conversation)
         if turn is not None and message.tool_call_id is not None:
             return await turn.tool_returned(message.tool_call_id, message)
-        return await self.session.send_message(message)
+        async with self._desk.life.asking():
+            return await self.session.send_message(message)
 
     async def _moved(self, moving: Coroutine[Any, Any, str]) -> str:
         try:
@@ -311,7 +313,8 @@ class ClientSession:
         except BaseException:
             moving.close()
             raise
-        agent = await moving
+        async with self._desk.life.asking():
+            agent = await moving
         self._desk.life.tell_changes()
         await self._desk.life.call_told()
         await self._desk.life.heard()

@@ -15,8 +15,9 @@ from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.streaming import respond
 from tertulia.bus import Bus, Subscription
-from tertulia.errors import InvalidInput, SessionBusy, TurnInterrupted
-from tertulia.gate import Gate, GateFull
+from tertulia.doors import current_loop
+from tertulia.errors import InvalidInput, SessionBusy, TurnInterrupted, TurnTimeout, UsageError
+from tertulia.gate import Gate, GateFull, GateTimeout
 from tertulia.host import Host
 from tertulia.messages import Message
 from tertulia.policies import Verdict
@@ -103,7 +104,12 @@ class Desk:
     # -- who comes and goes
 
     async def begin(self) -> None:
-        """It is about to be used. Raises ClientDisposed."""
+        """It is about to be used. Raises ClientDisposed, UsageError where no event loop runs."""
+        if current_loop() is None:
+            raise UsageError(
+                "a client session is used on an event loop: await client.execute(…) and the like "
+                "in a coroutine; in a thread, hand that to asyncio.run_coroutine_threadsafe(…)"
+            )
         await self.life.begin()
 
     def join(self, send: S) -> S:
@@ -122,34 +128,44 @@ class Desk:
 
     # -- executing
 
-    async def admit(self, request: Message) -> Verdict | Answer:
+    async def admit(self, request: Message, seconds: float | None = None) -> Verdict | Answer:
         """The verdict on what the client said; where it is refused, what the client gets.
 
-        One at a time, so that turns begin in the order in which they were asked for.
+        One at a time, so that turns begin in the order in which they were asked for. `seconds` is
+        how long to wait for those before. Raises PolicyError, TurnTimeout, ClientDisposed, also
+        where it is disposed meanwhile.
         """
         await self.begin()
-        verdict = await self._in_turn(request)
+        async with self.life.asking():
+            verdict = await self._in_turn(request, seconds)
+            self.life.check()
         if verdict.allowed:
             return verdict
         await self.guard.record(verdict, request.text)
         await self.life.heard()
         return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict)
 
-    async def _in_turn(self, request: Message) -> Verdict:
+    async def _in_turn(self, request: Message, seconds: float | None) -> Verdict:
         if _admitting.get() is self:
             return await self._admit(request)  # a policy or a callback asks
         try:
-            async with self._door:
-                token = _admitting.set(self)
-                try:
-                    return await self._admit(request)
-                finally:
-                    _admitting.reset(token)
+            await self._door.enter(seconds)
         except GateFull:
             raise SessionBusy(
                 f"{MAX_ADMITTED} messages of client {self.client_id!r} wait already",
                 session_id=self.session.id,
             ) from None
+        except GateTimeout:
+            raise TurnTimeout(
+                f"the policies did not come to a message of client {self.client_id!r} in time",
+                session_id=self.session.id,
+            ) from None
+        token = _admitting.set(self)
+        try:
+            return await self._admit(request)
+        finally:
+            _admitting.reset(token)
+            self._door.leave()
 
     async def _admit(self, request: Message) -> Verdict:
         verdict = await self.guard.check("input", request.text, self.agent)

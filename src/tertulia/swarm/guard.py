@@ -40,7 +40,13 @@ class Guard:
         self._host = host
         self._bus = bus
         self._feed = feed
-        self._checker = Checker(swarm.policies, swarm.bans_in(host), swarm.name, self._tell_ban)
+        self._checker = Checker(
+            swarm.policies,
+            swarm.bans_in(host),
+            swarm.name,
+            self._tell_ban,
+            swarm.limits.policy_timeout,
+        )
 
     async def check(self, direction: Direction, text: str, agent: str) -> Verdict:
         """The verdict on a text. Raises PolicyError, and then nothing may be let through."""

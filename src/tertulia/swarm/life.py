@@ -7,7 +7,8 @@ import logging
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,10 @@ class Life:
         self._begun: Outcome[None] | None = None
         self.running: dict[Exchange, SwarmOversight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[
+            asyncio.Timeout, tuple[asyncio.Task[Any] | None, asyncio.AbstractEventLoop]
+        ] = {}
+        """What is under way before a turn has begun, or beside turns."""
         self._told: deque[tuple[str, BusEvent]] = deque(maxlen=MAX_TOLD)
         """Callbacks that are yet to be called."""
         self._used = desk.host.clock.monotonic()
@@ -83,6 +88,35 @@ class Life:
 
     # -- use
 
+    @asynccontextmanager
+    async def asking(self) -> AsyncGenerator[None]:
+        """What is done inside, which may take long, ends with ClientDisposed at the disposal."""
+        self.check()
+        limit = asyncio.timeout(None)
+        place = asyncio.current_task(), asyncio.get_running_loop()
+        try:
+            async with limit:
+                self._asking[limit] = place
+                try:
+                    yield
+                finally:
+                    del self._asking[limit]
+        except TimeoutError:
+            if limit.expired():
+                self.check()
+            raise
+
+    def _end_asking(self, disposer: asyncio.Task[Any] | None) -> None:
+        """End what is done inside of `asking`, but for who disposes it from there."""
+        for limit, (task, loop) in list(self._asking.items()):
+            if task is not disposer:
+                with suppress(RuntimeError):  # a loop that was closed ended it
+                    loop.call_soon_threadsafe(self._expire, limit, loop)
+
+    def _expire(self, limit: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:
+        if limit in self._asking:
+            limit.reschedule(loop.time())
+
     async def begin(self) -> None:
         """It is about to be used. Calls `on_init` before all else, once. Raises ClientDisposed."""
         self.check()
@@ -94,6 +128,7 @@ class Life:
             if not begun.done:
                 await begun
             await self.call_told()
+            self.check()
             return
         begun = self._begun = Outcome()
         try:
@@ -107,6 +142,7 @@ class Life:
         finally:
             begun.set_result(None)
         await self.call_told()
+        self.check()
 
     def enter(self, exchange: Exchange, oversight: SwarmOversight) -> None:
         """A turn is about to run. Raises ClientDisposed."""
@@ -201,6 +237,7 @@ class Life:
         if mine:
             if self._forget is not None:
                 self._forget(self._desk.client)
+            self._end_asking(None if loop is None else asyncio.current_task())
             if loop is None:
                 await self._end(disposed)  # the runtime is closed when the process ends
             else:

@@ -42,11 +42,13 @@ class Outlet:
     async def emit(self, text: str) -> Answer:
         """Say something: as the answer of the turn that runs, else into the history."""
         desk = self._desk
-        verdict = await desk.guard.check("output", text, desk.agent)
-        answer = self._outgoing(text, verdict)
-        event = desk.feed.event("session", "emit", input={"message": str(answer)})
-        await desk.life.call("on_emit", event)
-        await self._say(answer, verdict, text)
+        async with desk.life.asking():
+            verdict = await desk.guard.check("output", text, desk.agent)
+            answer = self._outgoing(text, verdict)
+            event = desk.feed.event("session", "emit", input={"message": str(answer)})
+            await desk.life.call("on_emit", event)
+            desk.life.check()
+            await self._say(answer, verdict, text)
         await self._deliver(answer, heard=True)
         return answer
 
@@ -58,7 +60,9 @@ class Outlet:
                 f"nobody is connected to client {desk.client_id!r}; connect(…) somebody, or emit",
                 session_id=desk.session.id,
             )
-        verdict = await desk.guard.check("output", text, desk.agent)
+        async with desk.life.asking():
+            verdict = await desk.guard.check("output", text, desk.agent)
+            desk.life.check()
         answer = self._outgoing(text, verdict)
         if not verdict.allowed:
             await desk.guard.record(verdict, text)

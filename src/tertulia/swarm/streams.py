@@ -63,7 +63,7 @@ async def _events(
 
     It does not know the `AnswerStream`, so that one that is dropped ends its turn at once.
     """
-    verdict = await desk.admit(request)
+    verdict = await desk.admit(request, options.get("timeout"))
     if isinstance(verdict, Answer):
         answers.append(verdict)
         yield StreamEvent(type="text_delta", text=str(verdict))
