@@ -4,6 +4,7 @@ from tertulia.policies import Ban, Policy, PolicyContext, Refusal, Verdict
 from tertulia.swarm.answer import Answer, Outgoing
 from tertulia.swarm.client import ClientSession
 from tertulia.swarm.connecting import Send
+from tertulia.swarm.current import current_client
 from tertulia.swarm.rescue import Failure, Rescue, Retry
 from tertulia.swarm.services import SessionConnectionService, SessionPublicService
 from tertulia.swarm.streams import AnswerStream
@@ -26,4 +27,5 @@ __all__ = [
     "SessionPublicService",
     "Swarm",
     "Verdict",
+    "current_client",
 ]
