@@ -282,7 +282,6 @@ async def test_one_round_cannot_go_there_and_back_by_a_tool_and_a_transfer(stage
     await check(client)
 
 
-@pytest.mark.xfail(strict=True, reason="rounds.py notes the speaker and not who has the floor")
 async def test_a_transfer_after_a_tool_that_moved_is_noted_from_whom_the_floor_came(
     stage: Stage,
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.agents.histories import bodies, check_whole, said
 from tests.swarm.stage import SWARM, Heard, Stage, asked, swarm_of, until
 
 from tertulia import Agent, Swarm, tool
+from tertulia.agents.protocol import ModelEvent, ModelRequest, TextDelta
 from tertulia.errors import InvalidInput, ModelError, SchemaValidationError, ToolError
 from tertulia.errors import UnusableAnswer as Unusable
 from tertulia.swarm import ClientSession, Rescue
@@ -404,3 +406,60 @@ async def test_a_model_that_breaks_off_after_text_has_left_is_not_asked_again_in
     [body] = await rescues(client)
     assert body["done"] == ("raise" if raises else "answer")
     await check_whole(client.session)
+
+
+# -- models and tools that fail in other ways
+
+
+async def failing_model(request: ModelRequest) -> AsyncIterator[ModelEvent]:
+    raise KeyError("choices")
+    yield TextDelta("never")
+
+
+async def test_a_model_may_fail_with_any_error(stage: Stage) -> None:
+    failures: list[Failure] = []
+
+    def rescue(failure: Failure) -> str:
+        failures.append(failure)
+        return "Later."
+
+    client = client_of(stage, ScriptedModel(failing_model), rescue)
+    answer = await client.execute("Hello")
+    assert (answer, answer.kind) == ("Later.", "placeholder")
+    [failure] = failures
+    assert (failure.problem, failure.reason) == ("model_error", "KeyError: 'choices'")
+    assert isinstance(failure.error, KeyError)
+    await check_whole(client.session)
+
+
+async def test_a_model_that_failed_with_any_error_is_asked_again(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel(failing_model, "Fine."), "retry")
+    assert await client.execute("Hello") == "Fine."
+
+
+async def test_an_error_of_a_model_that_is_not_rescued_is_raised_as_it_is(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel(failing_model), "raise")
+    with pytest.raises(KeyError, match="choices"):
+        await client.execute("Hello")
+    assert [body["problem"] for body in await rescues(client)] == ["model_error"]
+
+
+async def test_a_tool_that_fails_beside_a_transfer_is_rescued_too(stage: Stage) -> None:
+    model = ScriptedModel([call("broken"), call("transfer_to_sales")], name="triage")
+    agents = [
+        Agent(name="triage", model=model, tools=[broken], handoffs=["sales"]),
+        Agent(name="sales", model=ScriptedModel("Sold.", name="sales")),
+    ]
+    swarm = Swarm(SWARM, agents=agents, rescue="raise")
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    with pytest.raises(ToolError, match="the shelf is empty"):
+        await client.execute("Hello")
+
+
+@pytest.mark.parametrize(("retries", "told"), [(0, "1 attempt)"), (1, "2 attempts)")])
+async def test_the_error_says_how_often_the_model_was_asked(
+    stage: Stage, retries: int, told: str
+) -> None:
+    client = client_of(stage, ScriptedModel("", ""), Rescue(retries=retries))
+    with pytest.raises(Unusable, match=re.escape(told)):
+        await client.execute("Hello")

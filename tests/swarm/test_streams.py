@@ -408,7 +408,11 @@ async def test_nothing_of_a_structured_answer_that_is_refused_leaves(stage: Stag
     assert stream.answer.kind == "ban"
 
 
-@pytest.mark.parametrize("validate", [None, lambda text: None])
+def fine(text: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("validate", [None, fine])
 async def test_a_structured_answer_that_is_taken_comes_once(stage: Stage, validate: Any) -> None:
     agent = Agent(name="triage", model=ScriptedModel({"text": "Fine"}), output_type=Told)
     swarm = Swarm(SWARM, agents=[agent], policies=[Without("SECRET")], validate=validate)

@@ -9,6 +9,7 @@ from tests.agents.histories import bodies, check_whole
 from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, said, swarm_of
 
 from tertulia import RunContext, tool
+from tertulia.bus import BusEvent
 from tertulia.errors import PolicyError
 from tertulia.policies import BAN_MESSAGE, Policy, PolicyContext
 from tertulia.swarm import ClientSession
@@ -69,16 +70,20 @@ async def test_a_request_is_asked_about_once_however_it_came(stage: Stage) -> No
 
 async def test_it_is_told_of_as_of_one_that_was_executed(stage: Stage) -> None:
     heard, executed = Heard(), list[str]()
+
+    def on_execute(client: ClientSession, event: BusEvent) -> None:
+        executed.append(str(event.input))
+
     client = client_of(
         stage,
         ScriptedModel("Fine."),
         Asked(),
-        on_execute=lambda _, event: executed.append(event.input["message"]),
+        on_execute=on_execute,
     )
     client.listen("session.execute", heard)
     await client.session.run_async("Hello")
     await client.dispose()
-    assert executed == ["Hello"]
+    assert executed == ["{'message': 'Hello', 'mode': 'user'}"]
     assert heard.topics == ["session.execute"]
 
 

@@ -90,14 +90,9 @@ class Loop:
         self._spent = spent
         self._speak(self._plan.cast.speaker(agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
-        if self._oversight is not None:
-            said = await self._oversight.begin(self._context, resumed=self._plan.resuming)
-            if said is not None:
-                return await self.say(said)
-        if calls and not await self._resume(calls):
-            return await self._suspend()
-        if said := self._said_instead():
-            return await self.say(said)
+        ended = await self._begin(calls)
+        if ended is not None:
+            return ended
         for number in range(MAX_ROUNDS + 1):
             answer = await self._answer(may_call=number < MAX_ROUNDS)
             if isinstance(answer, Say):
@@ -110,6 +105,17 @@ class Loop:
             if said := self._said_instead():
                 return await self.say(said)
         raise ModelError(f"{self._speaker.model.name} still calls tools after {MAX_ROUNDS} rounds")
+
+    async def _begin(self, calls: Sequence[OpenCall]) -> Response | None:
+        """What comes before the model is asked; the answer, where that ends the turn."""
+        if self._oversight is not None:
+            said = await self._oversight.begin(self._context, resumed=self._plan.resuming)
+            if said is not None:
+                return await self.say(said)
+        if calls and not await self._resume(calls):
+            return await self._suspend()
+        said = self._said_instead()
+        return None if said is None else await self.say(said)
 
     def _said_instead(self) -> Say | None:
         """The answer that somebody gave already."""
@@ -172,8 +178,9 @@ class Loop:
         """What is to be said where there is no answer; None asks again. Else it is raised."""
         broken = isinstance(failure, BrokenAnswer)
         error = failure.cause if isinstance(failure, BrokenAnswer) else failure
+        shown = isinstance(failure, BrokenAnswer) and failure.shown
         if self._oversight is not None:
-            ruling = await self._oversight.model_failed(error, self._context, shown=broken)
+            ruling = await self._oversight.model_failed(error, self._context, shown=shown)
             if isinstance(ruling, Again):
                 self._complain(ruling, "")
                 return None
@@ -246,25 +253,25 @@ class Loop:
 
     async def _run(self, work: ToolRound) -> bool:
         await work.run(self._tell_result)
-        if work.handoff is not None:
-            await self._exchange.put(StreamEvent(type="handoff", handoff=work.handoff))
-            self._speak(self._plan.cast.speaker(work.handoff.target))
-        elif self._oversight is not None:
-            await self._follow_floor(work)
-        return not work.waiting
-
-    async def _follow_floor(self, work: ToolRound) -> None:
-        """Let whoever a tool gave the floor to go on; look after the calls that failed."""
-        if self._oversight is None:
-            return
-        floor = self._turn.row.details.agent
-        if self._aside is None and floor and floor != self._speaker.name:
-            made = HandoffMade(self._speaker.name, floor)
+        made = work.handoff or self._moved()
+        if made is not None:
             await self._exchange.put(StreamEvent(type="handoff", handoff=made))
-            self._speak(self._plan.cast.speaker(floor))
-        if work.failures and self._oversight.instead is None:
+            self._speak(self._plan.cast.speaker(made.target))
+        if self._oversight is not None and work.failures and self._oversight.instead is None:
             said = await self._oversight.tools_failed(work.failures, self._context)
             self._oversight.instead = said
+        return not work.waiting
+
+    def _moved(self) -> HandoffMade | None:
+        """Where a tool gave the floor to."""
+        floor = self._turn.row.details.agent
+        if self._oversight is None or self._aside is not None:
+            return None
+        return (
+            HandoffMade(self._speaker.name, floor)
+            if floor not in ("", None, self._speaker.name)
+            else None
+        )
 
     async def _tell_result(self, message: Message) -> None:
         if self._aside is not None:

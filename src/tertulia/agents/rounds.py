@@ -17,7 +17,7 @@ from tertulia.agents.speakers import Speaker, Transfer
 from tertulia.closing import HARMLESS
 from tertulia.drafting import OUTCOME_UNKNOWN, Draft
 from tertulia.errors import ToolError
-from tertulia.floor import give_floor
+from tertulia.floor import floor_of, give_floor
 from tertulia.messages import Message, ToolCall
 from tertulia.resuming import OpenCall
 from tertulia.turns import Turn
@@ -211,7 +211,7 @@ class ToolRound:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            text = _described(error)
+            text = described(error)
             return Ended(call, f"Error: {text}", text, cause=error)
 
     async def _invoke(self, made: ToolCallMade) -> str:
@@ -277,8 +277,12 @@ class ToolRound:
 
         async def build(draft: Draft) -> list[Message]:
             stored = [self._draft(draft, each) for each in ended]
-            if not self._aside:
-                body = {"from": made.source, "to": made.target, "reason": made.reason}
+            if not self._aside:  # a tool of the round may have given the floor away before
+                body = {
+                    "from": floor_of(draft) or made.source,
+                    "to": made.target,
+                    "reason": made.reason,
+                }
                 draft.add(events.HANDOFF, body, actor="agent")
                 give_floor(draft, made.target)
             return [message for message in stored if message is not None]
@@ -318,7 +322,7 @@ def distinct(calls: Sequence[ToolCallMade], used: Collection[str]) -> list[ToolC
     return result
 
 
-def _described(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """An error as a model reads it; whatever a tool raised, it is short and can be stored."""
     kind = type(error).__name__
     try:

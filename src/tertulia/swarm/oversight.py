@@ -14,9 +14,11 @@ from tertulia.agents.context import RunContext
 from tertulia.agents.forms import TRANSFER
 from tertulia.agents.oversight import Again, Oversight, Pass, Say, ToolFailure
 from tertulia.agents.protocol import ToolCallMade
+from tertulia.agents.rounds import described
 from tertulia.agents.window import Budget, visible
 from tertulia.codec import body_of
 from tertulia.errors import (
+    AgentError,
     NavigationError,
     SchemaValidationError,
     ToolError,
@@ -226,7 +228,7 @@ class SwarmOversight(Oversight):
             return decided
         if decided is None:
             raise UnusableAnswer(
-                f"{reason} (agent {context.agent!r}, {self._attempts} attempts); give the swarm "
+                f"{reason} (agent {context.agent!r}, {_attempts(self._attempts)}); give the swarm "
                 'rescue="placeholder" to answer with a placeholder instead'
             )
         return Again(f"Your answer was not taken: {decided.reason}. Answer again.")
@@ -236,7 +238,8 @@ class SwarmOversight(Oversight):
     ) -> Again | Say | None:
         self._screen = None
         kind = "invalid_answer" if isinstance(error, SchemaValidationError) else "model_error"
-        decided = await self._decide(kind, str(error)[:1_000], "", context, error, again=not shown)
+        reason = str(error) if isinstance(error, AgentError) else described(error)
+        decided = await self._decide(kind, reason[:1_000], "", context, error, again=not shown)
         if isinstance(decided, Retry):
             return Again("Your answer was cut off by an error. Answer again.")
         return decided
@@ -286,3 +289,7 @@ class SwarmOversight(Oversight):
         verdict = await self.desk.guard.check("output", decided, str(context.agent))
         refused = self._refused(verdict, decided, context.turn)
         return refused or Say(decided, {"kind": "placeholder", "problem": problem})
+
+
+def _attempts(number: int) -> str:
+    return "1 attempt" if number == 1 else f"{number} attempts"
