@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.swarm.stage import SWARM, Stage, Without, said, swarm_of
+from tests.swarm.stage import SWARM, Stage, Without, said, soon, swarm_of
 
-from tertulia import Agent, Runtime, Swarm
+from tertulia import Agent, MemoryStore, Runtime, Swarm, doors
 from tertulia.bus import BusEvent
+from tertulia.conversation import How
 from tertulia.errors import (
     ClientDisposed,
     ConfigurationError,
@@ -19,8 +20,13 @@ from tertulia.errors import (
     UnknownName,
     UsageError,
 )
-from tertulia.swarm import ClientSession, SessionConnectionService, SessionPublicService
-from tertulia.testing import ScriptedModel
+from tertulia.swarm import (
+    ClientSession,
+    SessionConnectionService,
+    SessionPublicService,
+    services,
+)
+from tertulia.testing import Pause, ScriptedModel
 
 MODEL = ScriptedModel()
 
@@ -291,3 +297,43 @@ def test_two_swarms_cannot_share_the_conversations_of_their_clients() -> None:
     second = swarm_of(ScriptedModel(), name="second", app_name=first.app_name)
     with pytest.raises(ConfigurationError, match="app_name"):
         Runtime("memory:", swarms=[first, second])
+
+
+async def test_a_ban_stands_where_another_process_has_the_session_and_is_no_error(
+    durable: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(services, "_NOTING", How(suspended="keep", timeout=0.05))
+    pause = Pause()
+    client = durable.runtime(swarm_of(ScriptedModel([pause, "x"]))).client_session("ann", SWARM)
+    turn = asyncio.create_task(client.execute("Hi"))
+    await pause.reached()
+    other = swarm_of(ScriptedModel())
+    durable.runtime(other)
+    assert [ban.policy for ban in await soon(other.ban("ann"))] == ["*"]
+    assert [ban.policy for ban in await other.bans("ann")] == ["*"]
+    assert "TurnTimeout" in caplog.text
+    pause.release()
+    assert (await soon(turn)).kind == "ban"
+
+
+async def test_each_ban_is_in_the_log_whenever_the_turn_ends(stage: Stage) -> None:
+    swarm = swarm_of(ScriptedModel(*["Hello."] * 26))
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    await client.execute("Hi")
+    for number in range(25):
+        turn = asyncio.create_task(client.execute("Hi"))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await soon(swarm.ban("ann", reason=str(number)))
+        await soon(turn)
+        await swarm.unban("ann")
+    banned = [event.body for event in await client.session.events(types=["policy.banned"])]
+    assert [body["reason"] for body in banned] == [str(number) for number in range(25)]
+
+
+def test_a_ban_needs_no_event_loop() -> None:
+    swarm = swarm_of(ScriptedModel())
+    runtime = Runtime(MemoryStore(), swarms=[swarm])
+    assert [ban.policy for ban in doors.call(swarm.ban("ann"))] == ["*"]
+    assert [ban.policy for ban in doors.call(swarm.unban("ann"))] == ["*"]
+    doors.call(runtime.close())

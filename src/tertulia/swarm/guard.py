@@ -6,11 +6,12 @@ from typing import Any
 
 from tertulia import events
 from tertulia.bus import Bus
-from tertulia.conversation import How
+from tertulia.conversation import Conversation, How
 from tertulia.drafting import Draft
 from tertulia.errors import PolicyError, StaleWriter, TurnTimeout, UsageError
 from tertulia.host import Host
 from tertulia.messages import Message
+from tertulia.opening import Opening
 from tertulia.policies import Direction, Policy, PolicyContext, Verdict
 from tertulia.session import Session
 from tertulia.swarm.checking import Checker, ContextOf, Screen
@@ -19,6 +20,8 @@ from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_told, failure_told, told
 from tertulia.turns import Turn, own_turn
 
+Noted = list[tuple[str, dict[str, Any]]]
+"""Events of the log: their types and bodies."""
 LOOK = 0.1
 """Seconds after which what waits to be logged looks for a turn that has begun meanwhile."""
 LOOKS = 6_000
@@ -63,6 +66,11 @@ class Guard:
             raise
         return verdict
 
+    async def banned(self, agent: str) -> Verdict | None:
+        """The verdict on a client that is banned; None on others. Raises PolicyError."""
+        contexts, now = self._contexts("input", agent), self._host.clock.now()
+        return await self._checker.banned("input", contexts, self._client_id, now)
+
     def screen(self, agent: str) -> Screen:
         """What an answer goes through while it is made."""
         return Screen(
@@ -72,7 +80,7 @@ class Guard:
             self._host.clock.now,
         )
 
-    def notes(self, verdict: Verdict, text: str) -> list[tuple[str, dict[str, Any]]]:
+    def notes(self, verdict: Verdict, text: str) -> Noted:
         """A verdict as events of the log; one that nobody gave is none.
 
         Nor is one that has set a ban: it was logged together with the ban.
@@ -95,17 +103,15 @@ class Guard:
         """Append a verdict, and a message with it, where no agent's answer carries them."""
         return await self._append(self.notes(verdict, text), message)
 
-    async def _append(
-        self, noted: list[tuple[str, dict[str, Any]]], message: Message | None = None
-    ) -> Message | None:
+    async def _append(self, noted: Noted, message: Message | None = None) -> Message | None:
         conversation = self._session._conversation  # pyright: ignore[reportPrivateUsage]
         opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
         turn = own_turn(conversation)
         if message is None:
             if turn is not None:
                 _note(turn, noted)
-            elif noted:
-                await self._aside(noted)
+            else:
+                await note_beside(conversation, opening, noted)
             return None
 
         async def build(draft: Draft) -> Message | None:
@@ -120,39 +126,6 @@ class Guard:
         if turn is not None:
             return await turn.append(build)
         return await conversation.append(opening, build, _ALSO_SUSPENDED)
-
-    async def _aside(self, noted: list[tuple[str, dict[str, Any]]]) -> None:
-        """Log what is a part of no turn, without waiting for the end of one that runs here."""
-        conversation = self._session._conversation  # pyright: ignore[reportPrivateUsage]
-        opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
-
-        async def build(draft: Draft) -> None:
-            draft.quiet = draft.row.status == "ended"
-            beside = draft.turn is not None  # a turn runs, or waits, that has no part in it
-            _add(
-                draft,
-                [(kind, {**body, "beside": True} if beside else body) for kind, body in noted],
-            )
-
-        for _ in range(LOOKS):
-            turn = conversation.turn
-            if turn is not None and not turn.closed:
-                try:
-                    return await turn.append(build)
-                except (UsageError, StaleWriter):
-                    if not turn.closed:
-                        raise
-            try:
-                await conversation.enter(LOOK)
-            except TurnTimeout:
-                continue
-            try:
-                return await conversation.commit(opening, build, _ALSO_ENDED)
-            finally:
-                conversation.gate.leave()
-        raise TurnTimeout(
-            f"session {conversation.id!r} did not become free in time", session_id=conversation.id
-        )
 
     def _contexts(self, direction: Direction, agent: str) -> ContextOf:
         session, state = self._session, self._session.state
@@ -171,11 +144,50 @@ class Guard:
         return context
 
 
-def _note(turn: Turn, noted: list[tuple[str, dict[str, Any]]]) -> None:
+def _note(turn: Turn, noted: Noted) -> None:
     for kind, body in noted:
         turn.note(kind, body)
 
 
-def _add(draft: Draft, noted: list[tuple[str, dict[str, Any]]]) -> None:
+def _add(draft: Draft, noted: Noted) -> None:
     for kind, body in noted:
         draft.add(kind, body)
+
+
+async def note_beside(
+    conversation: Conversation, opening: Opening, noted: Noted, how: How = _ALSO_ENDED
+) -> None:
+    """Log what is a part of no turn, without waiting for the end of one that runs here.
+
+    Raises TurnTimeout, SessionBusy, StoreError.
+    """
+    if not noted:
+        return
+
+    async def build(draft: Draft) -> None:
+        draft.quiet = draft.row.status == "ended"
+        for kind, body in noted:
+            beside = draft.turn is not None and kind == events.POLICY_CHECKED
+            draft.add(kind, {**body, "beside": True} if beside else body)
+
+    for _ in range(LOOKS):
+        turn = conversation.turn
+        if turn is not None and not turn.closed:
+            try:
+                await turn.append(build)
+                return
+            except (UsageError, StaleWriter):
+                if not turn.closed:
+                    raise
+        try:
+            await conversation.enter(LOOK)
+        except TurnTimeout:
+            continue
+        try:
+            await conversation.commit(opening, build, how)
+            return
+        finally:
+            conversation.gate.leave()
+    raise TurnTimeout(
+        f"session {conversation.id!r} did not become free in time", session_id=conversation.id
+    )

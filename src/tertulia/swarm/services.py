@@ -12,8 +12,13 @@ from tertulia import events
 from tertulia.bus import Bus
 from tertulia.conversation import Conversation, How
 from tertulia.doors import current_loop
-from tertulia.drafting import Draft
-from tertulia.errors import ClientDisposed, ConfigurationError, InvalidInput, UnknownName
+from tertulia.errors import (
+    AgentError,
+    ClientDisposed,
+    ConfigurationError,
+    InvalidInput,
+    UnknownName,
+)
 from tertulia.handle import MessageLike, conversation_of
 from tertulia.host import Host
 from tertulia.messages import Message
@@ -24,6 +29,7 @@ from tertulia.swarm.answer import Answer
 from tertulia.swarm.client import ClientSession, Mode
 from tertulia.swarm.connecting import Connector, Send
 from tertulia.swarm.feed import Feed
+from tertulia.swarm.guard import note_beside
 from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_event, ban_told
 from tertulia.values import identifier
@@ -158,7 +164,10 @@ class SessionConnectionService:
                 del self._beside[other]
 
     async def banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
-        """Tell the bus and the client's log of a ban, or of its end; make no session for it."""
+        """Tell the bus and the client's log of a ban, or of its end; make no session for it.
+
+        It stands already: that the log could not be told is only noted in the log of the process.
+        """
         self._bus.publish(ban_event(Feed(self._bus, client_id, swarm.name), kind, ban))
         live = self._live.get((client_id, swarm.name))
         if live is not None:
@@ -166,19 +175,17 @@ class SessionConnectionService:
         else:
             conversation = conversation_of(self.host, swarm.app_name, client_id)
         noted = events.POLICY_BANNED if kind == "ban-client" else events.POLICY_UNBANNED
-        body = ban_told(ban)
-        turn = conversation.turn
-        if turn is not None and not turn.closed:
-            turn.note(noted, body)
-            return
-        row = await conversation.row()
-        if row is None or row.status != "open":
-            return
-
-        async def build(draft: Draft) -> None:
-            draft.add(noted, body, actor="app")
-
-        await conversation.append(Opening(), build, _NOTING)
+        try:
+            row = await conversation.row()
+            if row is not None and row.status == "open":
+                await note_beside(conversation, Opening(), [(noted, ban_told(ban))], _NOTING)
+        except AgentError as error:
+            _log.warning(
+                "the %s of client %r is not in the log of its session: %s",
+                kind,
+                client_id,
+                type(error).__name__,
+            )
 
 
 class SessionPublicService:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakSet
 
 import msgspec
 
+from tertulia import doors
 from tertulia import host as hosts
 from tertulia.agents.agent import Agent
 from tertulia.errors import ConfigurationError, InvalidInput, UnknownName, UsageError
@@ -213,7 +214,7 @@ class Swarm:
 
     async def _tell(self, home: Home, kind: str, client_id: str, bans: Iterable[Ban]) -> None:
         for ban in bans:
-            await asyncio.shield(home.banned(self, kind, client_id, ban))
+            await doors.protected(partial(home.banned, self, kind, client_id, ban))
 
     # -- checks
 
