@@ -15,6 +15,7 @@ from tests.server.web import Client as Http
 
 from tertulia import Agent, AgentApp, ClientSession, Policy, Runtime, Swarm, SwarmNode, Token
 from tertulia.bus import BusEvent
+from tertulia.client import LiveClient
 from tertulia.errors import ConfigurationError, InvalidInput, UsageError
 from tertulia.live import AgentSession
 from tertulia.policies import PolicyContext
@@ -226,6 +227,40 @@ async def test_a_policy_with_a_window_lets_text_out_while_it_comes() -> None:
         assert "Ac" not in client.text()
         assert client.text().endswith(BAN)
         assert await history(session) == [("user", "hi"), ("assistant", BAN)]
+
+
+async def test_the_end_of_an_answer_says_that_it_was_refused_also_when_it_is_told_again() -> None:
+    pause = Pause()
+    model = ScriptedModel(["We are all of us fine. ", pause, "Ask Acme."], "Hello.", "", "")
+    shop = shop_of(model, NoAcme(chunk_window=4), rescue="placeholder")
+    async with live(SwarmNode(shop)) as (session, client):
+        await client.says("hi")
+        await pause.reached()
+        pause.release()
+        await client.until(ResponseEnd)
+        await said(client, "is Acme better?", 2)
+        assert await said(client, "hello", 3) == "Hello."
+        assert await said(client, "and", 4)
+        refused = {"kind": "ban", "policy": "NoAcme"}
+        wanted = [refused, refused, {}, {"kind": "placeholder"}]
+        client.lose()
+        back = (await Client(session).attach(0, again=True)).read()
+        await back.until(ResponseEnd, 4)
+        for each in (client, back):
+            natures = [
+                {key: value for key, value in (end.metadata or {}).items() if key != "request"}
+                for end in each.of(ResponseEnd)
+            ]
+            assert natures == wanted
+            assert all("request" in (end.metadata or {}) for end in each.of(ResponseEnd))
+
+
+async def test_a_client_in_python_learns_that_its_answer_was_refused() -> None:
+    app = AgentApp(swarms=[shop_of(ScriptedModel("Hello."))], store="memory:")
+    async with serving(app) as served, LiveClient(f"ws://127.0.0.1:{served.port}/ws") as client:
+        refused = await client.say("what of Acme")
+        assert (refused.metadata["kind"], refused.metadata["policy"]) == ("ban", "NoAcme")
+        assert "kind" not in (await client.say("hi")).metadata
 
 
 async def test_an_interruption_keeps_what_was_heard_and_nothing_that_was_held_back() -> None:
