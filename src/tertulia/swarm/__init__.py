@@ -1,5 +1,6 @@
 """Swarms: agents that share the conversation of a client, with policies, navigation and a bus."""
 
+from tertulia.bus import Bus, BusEvent, LocalBus
 from tertulia.policies import Ban, Policy, PolicyContext, Refusal, Verdict
 from tertulia.swarm.answer import Answer, Outgoing
 from tertulia.swarm.client import ClientSession
@@ -14,8 +15,11 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "Ban",
+    "Bus",
+    "BusEvent",
     "ClientSession",
     "Failure",
+    "LocalBus",
     "Outgoing",
     "Policy",
     "PolicyContext",
