@@ -302,26 +302,23 @@ async def test_what_is_emitted_is_spoken_once_and_is_in_the_history_once() -> No
         assert await session.conversation.verify()
 
 
-async def test_what_is_emitted_while_an_answer_is_given_is_spoken_and_the_answer_goes_on() -> None:
+@pytest.mark.parametrize("first", ["One ", ""])
+async def test_what_is_emitted_while_an_answer_is_given_is_that_answer(first: str) -> None:
     pause = Pause()
-    model = ScriptedModel(["One ", pause, "two."])
-    async with Runtime("memory:") as runtime:
-        node = SwarmNode(Swarm("shop", [Agent("clerk", model=model)]))
-        async with live(node, runtime=runtime) as (session, client):
-            await client.says("count")
-            await pause.reached()
-            await runtime.client_session("s", "shop").emit("We close.")
-            await client.until(AgentSpeak)
-            pause.release()
-            await client.until(ResponseEnd)
-            assert client.text() == "One two."
-            await settled(session)
-            await eventually(lambda: len(session.conversation.messages) == 3)
-            assert await history(session) == [
-                ("user", "count"),
-                ("assistant", "One two."),
-                ("assistant", "We close."),
-            ]
+    model = ScriptedModel([first, pause, "two."], "Yes.")
+    async with on_air(Swarm("shop", [Agent("clerk", model=model)])) as (runtime, session, client):
+        await client.says("count")
+        await pause.reached()
+        await runtime.client_session("s", "shop").emit("We close.")
+        end = await client.until(ResponseEnd)
+        assert (end.interrupted, (end.metadata or {})["kind"]) == (False, "emit")
+        pause.release()
+        assert client.text() == f"{first}We close."
+        assert client.of(AgentSpeak) == []
+        assert await history(session) == [("user", "count"), ("assistant", "We close.")]
+        assert await said(client, "open?", 2) == "Yes."
+        assert asked(model) == ["count", "We close.", "open?"]
+        assert await session.conversation.verify()
 
 
 async def test_a_tool_that_emits_gives_the_answer() -> None:

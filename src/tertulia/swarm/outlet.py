@@ -97,12 +97,12 @@ class Outlet:
             own.instead = own.root.instead = said
             return
         message = Message.assistant(str(answer), agent=answer.agent, metadata=metadata)
+        if turn is None and await self._answer_instead(said, verdict, text):
+            return
         live = self.live
         if turn is None and live is not None:
             await desk.guard.record(verdict, text)
             await live.say(message)
-            return
-        if turn is None and await self._answer_instead(said, verdict, text):
             return
         await desk.guard.record(verdict, text, message)
 
