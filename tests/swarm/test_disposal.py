@@ -751,3 +751,103 @@ async def test_a_client_session_without_an_event_loop_says_what_to_await(stage: 
     client = stage.runtime(swarm_of(ScriptedModel())).client_session("ann", SWARM)
     with pytest.raises(UsageError, match="await"):
         doors.call(client.execute("Hi"))
+
+
+async def test_on_dispose_may_dispose_in_a_task_of_its_own(stage: Stage) -> None:
+    ended: list[str] = []
+
+    async def on_dispose(client: ClientSession, event: BusEvent) -> None:
+        await asyncio.gather(client.dispose())
+        ended.append(client.client_id)
+
+    swarm = swarm_of(ScriptedModel(), on_dispose=on_dispose)
+    client = await stage.runtime(swarm).client_session("ann", SWARM)
+    await soon(client.dispose())
+    assert ended == ["ann"]
+
+
+async def test_an_on_dispose_that_does_not_return_keeps_nobody_waiting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tertulia.swarm.life.CALLING", 0.05)
+
+    async def on_dispose(client: ClientSession, event: BusEvent) -> None:
+        await asyncio.Event().wait()
+
+    runtime = stage.runtime(swarm_of(ScriptedModel(), on_dispose=on_dispose))
+    await runtime.client_session("ann", SWARM)
+    await soon(runtime.close())
+    assert "took more than 0.05 seconds" in caplog.text
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_clients_whose_on_init_use_each_other_do_not_wait_for_each_other(
+    stage: Stage, together: bool
+) -> None:
+    clients: dict[str, ClientSession] = {}
+
+    async def on_init(client: ClientSession, event: BusEvent) -> None:
+        await asyncio.sleep(0)
+        (other,) = (each for name, each in clients.items() if name != client.swarm.name)
+        await other.commit_system_message(f"{client.swarm.name} is here")
+
+    swarms = [swarm_of(ScriptedModel("a"), name=name, on_init=on_init) for name in ("a", "b")]
+    runtime = stage.runtime(*swarms)
+    clients |= {name: runtime.client_session("ann", name) for name in ("a", "b")}
+    if together:
+        await soon(asyncio.gather(*(client.execute("Hi") for client in clients.values())))
+    else:
+        await soon(clients["a"].execute("Hi"))
+    for name, other in (("a", "b"), ("b", "a")):
+        history = await clients[name].session.history()
+        assert ("system", f"{other} is here") in said(history)
+
+
+async def test_a_task_that_a_callback_has_started_takes_its_turn_at_the_policies(
+    stage: Stage,
+) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def later(client: ClientSession) -> None:
+        await begun.wait()
+        await client.execute("third")
+
+    def on_execute(client: ClientSession, event: BusEvent) -> None:
+        if event.input["message"] == "first":
+            tasks.append(asyncio.create_task(later(client)))
+
+    class Slow(Policy):
+        async def validate_input(self, message: str, context: PolicyContext, /) -> bool:
+            seen.append(message)
+            if message == "second":
+                begun.set()
+                await go_on.wait()
+            return True
+
+    seen: list[str] = []
+    swarm = swarm_of(ScriptedModel("1", "2", "3"), Slow(), on_execute=on_execute)
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    await client.execute("first")
+    second = asyncio.create_task(client.execute("second"))
+    await soon(begun.wait())
+    await until(lambda: client._desk._door.waiting == 1)  # pyright: ignore[reportPrivateUsage]
+    assert seen == ["first", "second"]
+    go_on.set()
+    await soon(second)
+    await soon(tasks[0])
+
+
+async def test_a_policy_that_executes_on_its_own_client_is_stopped(stage: Stage) -> None:
+    class Asking(Policy):
+        async def validate_input(self, message: str, context: PolicyContext, /) -> bool:
+            depths.append(len(depths))
+            await client.execute(f"May they say this? {message[:10]}")
+            return True
+
+    depths: list[int] = []
+    swarm = swarm_of(ScriptedModel(), Asking(), max_nested=3)
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    with pytest.raises(PolicyError):
+        await soon(client.execute("Hi"))
+    assert len(depths) == 4

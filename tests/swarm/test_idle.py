@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.swarm.stage import SWARM, Heard, Stage, soon, swarm_of, until
 
-from tertulia import Runtime
+from tertulia import MemoryStore, Runtime
 from tertulia.bus import BusEvent
 from tertulia.errors import ClientDisposed
 from tertulia.policies import Policy, PolicyContext
@@ -165,3 +165,32 @@ async def test_listeners_of_a_client_that_was_let_go_of_are_gone(stage: Stage) -
     await client.execute("Hi")
     await until(lambda: client.disposed)
     await until(lambda: not runtime.bus.subscriptions)
+
+
+def test_a_client_that_is_used_on_a_second_loop_is_disposed_there() -> None:
+    runtime = Runtime(MemoryStore(), swarms=[swarm_of(ScriptedModel("1", "2"), idle_timeout=SHORT)])
+    client = runtime.client_session("ann", SWARM)
+
+    async def use() -> None:
+        await client.execute("Hi")
+
+    async def use_again() -> None:
+        await client.execute("Hi")
+        await until(lambda: client.disposed)
+        await runtime.close()
+
+    asyncio.run(use())
+    asyncio.run(use_again())
+
+
+def test_clients_that_were_made_where_no_loop_ran_are_disposed_by_the_next_one() -> None:
+    runtime = Runtime(MemoryStore(), swarms=[swarm_of(ScriptedModel(), idle_timeout=SHORT)])
+    for number in range(10):
+        runtime.client_session(f"client-{number}", SWARM)
+
+    async def others() -> None:
+        runtime.client_session("ann", SWARM)
+        await until(lambda: not runtime.client_sessions())
+        await runtime.close()
+
+    asyncio.run(others())

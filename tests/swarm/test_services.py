@@ -132,7 +132,7 @@ async def test_a_runtime_without_swarms_says_so(stage: Stage) -> None:
         stage.runtime().client_session("ann", SWARM)
 
 
-@pytest.mark.parametrize("client_id", ["", None, 7, "x" * 5_000])
+@pytest.mark.parametrize("client_id", ["", " ", "*", None, 7, "x" * 5_000])
 async def test_a_client_id_that_cannot_be_is_refused(stage: Stage, client_id: Any) -> None:
     runtime = stage.runtime(swarm_of(MODEL))
     with pytest.raises(InvalidInput):
@@ -337,3 +337,57 @@ def test_a_ban_needs_no_event_loop() -> None:
     assert [ban.policy for ban in doors.call(swarm.ban("ann"))] == ["*"]
     assert [ban.policy for ban in doors.call(swarm.unban("ann"))] == ["*"]
     doors.call(runtime.close())
+
+
+async def test_the_errors_of_names_say_what_to_do(stage: Stage) -> None:
+    swarm = swarm_of(MODEL)
+    runtime = stage.runtime(swarm)
+    with pytest.raises(InvalidInput, match="an id of its own"):
+        runtime.client_session("", swarm)
+    with pytest.raises(UnknownName, match="another object"):
+        runtime.client_session("ann", swarm_of(MODEL))
+    one: Any = swarm
+    with pytest.raises(InvalidInput, match="a list of swarms"):
+        Runtime(MemoryStore(), swarms=one)
+    client = runtime.client_session("ann", swarm)
+    await client
+    await runtime.close()
+    with pytest.raises(ClientDisposed, match="make a new one: Runtime"):
+        await client.execute("Hi")
+    with pytest.raises(ClientDisposed):
+        await client.change_agent("nobody")
+
+
+@pytest.mark.parametrize(
+    "commit", ["commit_user_message", "commit_assistant_message", "commit_system_message"]
+)
+async def test_what_is_no_text_is_not_committed(stage: Stage, commit: str) -> None:
+    client = stage.runtime(swarm_of(MODEL)).client_session("ann", SWARM)
+    for text in ("", "  ", None):
+        with pytest.raises(InvalidInput):
+            await getattr(client, commit)(text)
+    assert await client.session.history() == []
+
+
+async def test_a_client_cannot_say_of_what_kind_its_message_is(stage: Stage) -> None:
+    runtime = stage.runtime(swarm_of(ScriptedModel("Hello.")))
+    client, topics = runtime.client_session("ann", SWARM), list[str]()
+    runtime.bus.listen("ann", "session.*", lambda event: topics.append(event.topic))
+    await client.execute({"role": "user", "content": "Hi", "metadata": {"kind": "commit", "a": 1}})
+    assert (await client.session.history())[0].metadata == {"a": 1, "mode": "user"}
+    await runtime.bus.drain()
+    assert topics == ["session.execute"]
+
+
+async def test_what_was_cancelled_or_closed_is_let_go_of_and_what_is_not_has_a_bound(
+    stage: Stage,
+) -> None:
+    client = stage.runtime(swarm_of(MODEL)).client_session("ann", SWARM)
+    for _ in range(1_000):
+        client.listen("session.*", print).cancel()
+    assert len(client._desk.owned) <= 100  # pyright: ignore[reportPrivateUsage]
+    sends = [client.connect(print) for _ in range(1_000)]
+    with pytest.raises(InvalidInput, match="close"):
+        client.connect(print)
+    sends[0].close()
+    client.connect(print)

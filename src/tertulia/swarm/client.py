@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import msgspec
 
 from tertulia import hiding
 from tertulia.bus import Bus, BusEvent, Subscription
+from tertulia.bus.base import EVERYONE
 from tertulia.errors import InvalidInput
 from tertulia.handle import MessageLike
 from tertulia.host import Host
@@ -21,7 +21,7 @@ from tertulia.swarm.connecting import Connector, Send
 from tertulia.swarm.desk import Desk
 from tertulia.swarm.life import Forget
 from tertulia.swarm.oversight import inside
-from tertulia.swarm.pacing import Paced, Rated, Scheduled
+from tertulia.swarm.pacing import Rated, Scheduled
 from tertulia.swarm.streams import AnswerStream
 from tertulia.swarm.swarm import Swarm
 from tertulia.turns import own_turn
@@ -29,14 +29,6 @@ from tertulia.values import identifier
 
 Mode = Literal["user", "tool"]
 MODES = ("user", "tool")
-MAX_ADMITTED = 1_000
-"""Messages of a client that wait for its policies."""
-MAX_PACED = 100
-"""Different delays of `scheduled` and `rate` that a client may have."""
-P = TypeVar("P", bound=Paced)
-S = TypeVar("S", bound=Send)
-_admitting: ContextVar[ClientSession | None] = ContextVar("tertulia_admitting", default=None)
-"""The client whose message is being looked at by the calling code."""
 
 
 class ClientSession:
@@ -60,7 +52,7 @@ class ClientSession:
         session: Session | None = None,
     ) -> None:
         self.swarm = swarm
-        self.client_id = identifier(client_id, "the client id")
+        self.client_id = named(client_id)
         self.session = session or Session(
             client_id, app_name=swarm.app_name, user_id=client_id, runtime=host
         )
@@ -204,25 +196,26 @@ class ClientSession:
     ) -> Subscription:
         """Listen to the bus events of this client, until it is disposed."""
         self._desk.life.check()
-        subscription = self._desk.bus.listen(self.client_id, pattern, fn, size=size)
-        self._desk.owned.append(subscription)
-        return subscription
+        return self._desk.own(self._desk.bus.listen(self.client_id, pattern, fn, size=size))
 
     # -- the history
 
     async def commit_user_message(self, text: str, mode: Mode = "user") -> Message:
         """Put something that the client said into the history, without an answer."""
+        said = _text(text, "the message")
         metadata = {"kind": COMMITTED, "mode": _mode(mode)}
-        return await self._commit(Message.user(text, metadata=metadata))
+        return await self._commit(Message.user(said, metadata=metadata))
 
     async def commit_assistant_message(self, text: str) -> Message:
         """Put something into the history as if the agent had said it."""
+        said = _text(text, "the message")
         metadata = {"kind": COMMITTED}
-        return await self._commit(Message.assistant(text, agent=self.agent, metadata=metadata))
+        return await self._commit(Message.assistant(said, agent=self.agent, metadata=metadata))
 
     async def commit_system_message(self, text: str) -> Message:
         """Put an instruction for the agents into the history."""
-        return await self._commit(Message.system(text, metadata={"kind": COMMITTED}))
+        said = _text(text, "the message")
+        return await self._commit(Message.system(said, metadata={"kind": COMMITTED}))
 
     async def commit_tool_output(self, call_id: str, content: str) -> Message:
         """Give a tool call that is open its result. Raises InvalidMessage where it is not open."""
@@ -244,6 +237,7 @@ class ClientSession:
 
         Raises UnknownName, and NavigationError where it had the floor in this turn already.
         """
+        self._desk.life.check()
         self.swarm.agent(name)
         return await self._moved(self._desk.navigator.go(name, reason))
 
@@ -296,7 +290,8 @@ class ClientSession:
         given = parse({"role": "user", "content": message} if isinstance(message, str) else message)
         if given.role != "user" or not (given.text.strip() or not isinstance(given.content, str)):
             raise InvalidInput(f"execute takes what a client says, which is not {message!r:.100}")
-        metadata = {**(given.metadata or {}), "mode": _mode(mode)}
+        kept = {key: value for key, value in (given.metadata or {}).items() if key != "kind"}
+        metadata = {**kept, "mode": _mode(mode)}
         return msgspec.structs.replace(given, metadata=metadata)
 
     async def _commit(self, message: Message) -> Message:
@@ -319,6 +314,16 @@ class ClientSession:
         await self._desk.life.call_told()
         await self._desk.life.heard()
         return agent
+
+
+def named(client_id: Any) -> str:
+    """The id of a client. Raises InvalidInput, also for ``*``, which the bus takes as all."""
+    if isinstance(client_id, str) and (not client_id.strip() or client_id == EVERYONE):
+        raise InvalidInput(
+            f"{client_id!r} is no id of a client; give each client an id of its own, which is not "
+            "blank and not '*'"
+        )
+    return identifier(client_id, "the client id")
 
 
 def _mode(mode: Any) -> Mode:

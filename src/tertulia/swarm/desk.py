@@ -44,8 +44,21 @@ MAX_PACED = 100
 """Different delays of `scheduled` and `rate` that a client may have."""
 P = TypeVar("P", bound=Paced)
 S = TypeVar("S", bound=Send)
-_admitting: ContextVar[Desk | None] = ContextVar("tertulia_admitting", default=None)
-"""The desk whose message is being looked at by the calling code."""
+MAX_SENDS = 1_000
+"""Connections of a client."""
+
+
+class _Admission:
+    """A message that the policies of a desk look at; `open` until they have."""
+
+    def __init__(self, desk: Desk, depth: int) -> None:
+        self.desk = desk
+        self.depth = depth
+        self.open = True
+
+
+_admitting: ContextVar[tuple[_Admission, ...]] = ContextVar("tertulia_admitting", default=())
+"""What the calling code, which is a policy or a callback then, helps to admit."""
 
 
 class Desk:
@@ -78,6 +91,8 @@ class Desk:
         self.outlet = Outlet(self)
         self.owned: list[Subscription] = []
         """Subscriptions that end with the client session."""
+        self._look_through_at = 100
+        """How many of them there may be until those that are cancelled are let go of."""
         self._door = Gate(MAX_ADMITTED)
         self._paced: dict[tuple[type[Paced], float], Paced] = {}
 
@@ -113,14 +128,27 @@ class Desk:
         await self.life.begin()
 
     def join(self, send: S) -> S:
-        """Somebody is connected from here on. Raises ClientDisposed."""
+        """Somebody is connected from here on. Raises ClientDisposed, InvalidInput."""
         self.life.check()
+        if len(self.outlet.sends) >= MAX_SENDS:
+            raise InvalidInput(
+                f"client {self.client_id!r} has {MAX_SENDS} connections; close() those that are "
+                "not needed any more"
+            )
         self.outlet.connect(send)
         return send
 
     def disconnect(self, send: Send) -> None:
         """Somebody is not connected any more; nothing happens if that was so."""
         self.outlet.sends.pop(send, None)
+
+    def own(self, subscription: Subscription) -> Subscription:
+        """Let a subscription end with this session."""
+        if len(self.owned) >= self._look_through_at:
+            self.owned = [each for each in self.owned if not each.cancelled]
+            self._look_through_at = max(2 * len(self.owned), 100)
+        self.owned.append(subscription)
+        return subscription
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something as a task of this session."""
@@ -146,8 +174,9 @@ class Desk:
         return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict)
 
     async def _in_turn(self, request: Message, seconds: float | None) -> Verdict:
-        if _admitting.get() is self:
-            return await self._admit(request)  # a policy or a callback asks
+        outer = [each for each in _admitting.get() if each.desk is self and each.open]
+        if outer:  # a policy or a callback asks
+            return await self._look_at(request, outer[-1].depth + 1)
         try:
             await self._door.enter(seconds)
         except GateFull:
@@ -160,12 +189,24 @@ class Desk:
                 f"the policies did not come to a message of client {self.client_id!r} in time",
                 session_id=self.session.id,
             ) from None
-        token = _admitting.set(self)
+        try:
+            return await self._look_at(request, 0)
+        finally:
+            self._door.leave()
+
+    async def _look_at(self, request: Message, depth: int) -> Verdict:
+        if depth > self.swarm.limits.max_nested:
+            raise UsageError(
+                f"policies or callbacks of swarm {self.swarm.name!r} execute on their own client "
+                f"{depth} deep; let them ask an agent of their own instead"
+            )
+        admission = _Admission(self, depth)
+        token = _admitting.set((*_admitting.get(), admission))
         try:
             return await self._admit(request)
         finally:
+            admission.open = False
             _admitting.reset(token)
-            self._door.leave()
 
     async def _admit(self, request: Message) -> Verdict:
         verdict = await self.guard.check("input", request.text, self.agent)

@@ -28,14 +28,18 @@ _log = logging.getLogger("tertulia.swarm")
 
 ENDING = 5.0
 """Seconds that a disposal waits for the turns that it has stopped."""
+CALLING = 5.0
+"""Seconds that the callbacks of a disposal may take."""
 HANDING = 1.0
 """Seconds that a disposal waits for the listeners to get its event."""
 MAX_TOLD = 1_000
 """Callbacks that wait for somebody to use the session; the oldest are dropped."""
 
 Forget = Callable[["ClientSession"], None]
-_beginning: ContextVar[Life | None] = ContextVar("tertulia_beginning", default=None)
-"""The life whose `on_init` is the calling code."""
+_beginning: ContextVar[tuple[Life, ...]] = ContextVar("tertulia_beginning", default=())
+"""The lives whose `on_init` the calling code is a part of."""
+_ending: ContextVar[tuple[Life, ...]] = ContextVar("tertulia_ending", default=())
+"""The lives whose end the calling code is a part of."""
 
 
 class Life:
@@ -47,6 +51,8 @@ class Life:
         self._lock = threading.Lock()
         self.holders = 0
         self.disposed: Outcome[None] | None = None
+        self.closed = False
+        """Whether it is disposed because its runtime is closed."""
         self._begun: Outcome[None] | None = None
         self.running: dict[Exchange, SwarmOversight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,17 +64,23 @@ class Life:
         """Callbacks that are yet to be called."""
         self._used = desk.host.clock.monotonic()
         self._timer: asyncio.TimerHandle | None = None
-        if current_loop() is not None:
-            self._watch()
+        self._timer_loop: asyncio.AbstractEventLoop | None = None
+        self._waits_for: Life | None = None
+        """The life that our `on_init` waits for."""
+        self.watch()
 
     def check(self) -> None:
         """Raise ClientDisposed after the end."""
         if self.disposed is not None:
             desk = self._desk
+            again = f"runtime.client_session({desk.client_id!r}, {desk.swarm.name!r})"
             raise ClientDisposed(
-                f"client session {desk.client_id!r} of swarm {desk.swarm.name!r} was "
-                f"disposed; get a new one: runtime.client_session({desk.client_id!r}, "
-                f"{desk.swarm.name!r})",
+                f"client session {desk.client_id!r} of swarm {desk.swarm.name!r} was disposed"
+                + (
+                    f" when its runtime was closed; make a new one: Runtime(…), then {again}"
+                    if self.closed
+                    else f"; get a new one: {again}"
+                ),
                 session_id=desk.session.id,
             )
 
@@ -121,37 +133,55 @@ class Life:
         """It is about to be used. Calls `on_init` before all else, once. Raises ClientDisposed."""
         self.check()
         self._used = self._desk.host.clock.monotonic()
-        begun = self._begun
-        if begun is not None:
-            if _beginning.get() is self:
-                return  # `on_init` uses it
-            if not begun.done:
-                await begun
-            await self.call_told()
-            self.check()
-            return
-        begun = self._begun = Outcome()
-        try:
-            if self._timer is None:
-                self._watch()
-            token = _beginning.set(self)
-            try:
-                await self.call("on_init", self._desk.feed.event("session", "init"))
-            finally:
-                _beginning.reset(token)
-        finally:
-            begun.set_result(None)
+        self.watch()
+        if self._begun is None:
+            await self._begin()
+        elif not self._begun.done:
+            if self._waits_for_us():
+                return
+            await self._wait_for(self._begun)
         await self.call_told()
         self.check()
+
+    async def _begin(self) -> None:
+        begun = self._begun = Outcome()
+        token = _beginning.set((*_beginning.get(), self))
+        try:
+            async with self.asking():
+                await self.call("on_init", self._desk.feed.event("session", "init"))
+        finally:
+            _beginning.reset(token)
+            begun.set_result(None)
+
+    def _waits_for_us(self) -> bool:
+        """Whether `on_init`, which is not over, waits for what the calling code does."""
+        ours = _beginning.get()
+        life: Life | None = self
+        while life is not None and life not in ours:
+            life = life._waits_for
+        return life is not None
+
+    async def _wait_for(self, begun: Outcome[None]) -> None:
+        waiting = _beginning.get()
+        for life in waiting:
+            life._waits_for = self
+        try:
+            async with self.asking():
+                await begun
+        finally:
+            for life in waiting:
+                life._waits_for = None
 
     def enter(self, exchange: Exchange, oversight: SwarmOversight) -> None:
         """A turn is about to run. Raises ClientDisposed."""
         self.check()
         self.running[exchange] = oversight
+        exchange.at_end(lambda: self.running.pop(exchange, None))
 
     async def leave(self, exchange: Exchange) -> None:
-        """A turn has ended."""
-        self.running.pop(exchange, None)
+        """A turn has ended, or whoever asked for it waits no longer."""
+        if not exchange.driven:
+            self.running.pop(exchange, None)
         self._used = self._desk.host.clock.monotonic()
         self.tell_changes()
         await self.call_told()
@@ -242,11 +272,12 @@ class Life:
                 await self._end(disposed)  # the runtime is closed when the process ends
             else:
                 self.start(self._end(disposed))
-        if loop is None or not (inside or asyncio.current_task() in self._tasks):
+        if loop is None or not (inside or self in _ending.get()):
             await disposed
 
     async def _end(self, disposed: Outcome[None]) -> None:
         desk = self._desk
+        token = _ending.set((*_ending.get(), self))
         try:
             if self._timer is not None:
                 self._timer.cancel()
@@ -255,23 +286,47 @@ class Life:
                 await exchange.outcome.within(ENDING)
             event = desk.feed.event("session", "dispose")
             desk.bus.publish(event)
-            if current_loop() is not None:
+            if current_loop() is None:
+                await self._last_calls(event)
+            else:
                 await desk.bus.drain(HANDING, client_id=desk.client_id)
-            if self._begun is not None:
-                await self.call_told()
-            await self.call("on_dispose", event)
+                await self._last_calls_in_time(event)
             await desk.session.close()
         finally:
+            _ending.reset(token)
             desk.release()
             disposed.set_result(None)
 
+    async def _last_calls(self, event: BusEvent) -> None:
+        if self._begun is not None:
+            await self.call_told()
+        await self.call("on_dispose", event)
+
+    async def _last_calls_in_time(self, event: BusEvent) -> None:
+        """Call the callbacks of the end; one that does not return keeps nobody waiting."""
+        limit = asyncio.timeout(CALLING)
+        try:
+            async with limit:
+                await self._last_calls(event)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            told = "the callbacks of swarm %r took more than %g seconds at a disposal"
+            _log.error(told, self._desk.swarm.name, CALLING)
+
     # -- nobody uses it
 
-    def _watch(self) -> None:
-        """Dispose it when nobody has used it for a while."""
-        limit = self._desk.swarm.limits.idle_timeout
-        if limit is not None:
-            self._timer = asyncio.get_running_loop().call_later(limit, self._look, limit)
+    def watch(self) -> None:
+        """Dispose it when nobody has used it for a while, by a timer of a loop that runs."""
+        limit, loop = self._desk.swarm.limits.idle_timeout, current_loop()
+        if limit is None or loop is None or self.disposed is not None:
+            return
+        if self._timer is not None:
+            if self._timer_loop is loop or (self._timer_loop and self._timer_loop.is_running()):
+                return
+            self._timer.cancel()
+        self._timer_loop = loop
+        self._timer = loop.call_later(limit, self._look, limit)
 
     def _look(self, limit: float) -> None:
         idle = self._desk.host.clock.monotonic() - self._used

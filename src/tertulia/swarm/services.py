@@ -26,13 +26,12 @@ from tertulia.opening import Opening
 from tertulia.policies import Ban
 from tertulia.session import Session
 from tertulia.swarm.answer import Answer
-from tertulia.swarm.client import ClientSession, Mode
+from tertulia.swarm.client import ClientSession, Mode, named
 from tertulia.swarm.connecting import Connector, Send
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.guard import note_beside
 from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_event, ban_told
-from tertulia.values import identifier
 
 _log = logging.getLogger("tertulia.swarm")
 _NOTING = How(suspended="keep", timeout=5.0)
@@ -49,6 +48,8 @@ class SessionConnectionService:
         self._live: dict[tuple[str, str], ClientSession] = {}
         self._beside: dict[tuple[str, str, str | None, str], ClientSession] = {}
         """Those whose conversation is another one than that of the client's live instance."""
+        self._unwatched: list[ClientSession] = []
+        """Those that were made where no event loop ran, which would let them go when idle."""
         for swarm in swarms:
             self._take(swarm)
         for swarm in self.swarms.values():
@@ -86,7 +87,12 @@ class SessionConnectionService:
         """The swarm of a name. Raises UnknownName."""
         wanted = name.name if isinstance(name, Swarm) else name
         found = self.swarms.get(wanted)
-        if found is None or (isinstance(name, Swarm) and found is not name):
+        if found is not None and isinstance(name, Swarm) and found is not name:
+            raise UnknownName(
+                f"the swarm {wanted!r} of this runtime is another object; make a swarm once, and "
+                "pass that one or its name"
+            )
+        if found is None:
             there = ", ".join(self.swarms) or "none"
             raise UnknownName(
                 f"there is no swarm {wanted!r} here; Runtime(swarms=[…]) was given: {there}"
@@ -110,15 +116,16 @@ class SessionConnectionService:
         never that of a live session on another one. Raises UnknownName, InvalidInput.
         """
         found = self.swarm(swarm)
-        wanted = conversation_of(self.host, found.app_name, identifier(client_id, "the client id"))
+        wanted = conversation_of(self.host, found.app_name, named(client_id))
         return self._instance(found, client_id, None, wanted)
 
     def _instance(
         self, swarm: Swarm, client_id: str, session: Session | None, wanted: Conversation | None
     ) -> ClientSession:
         """The instance on the conversation that is wanted; None is any."""
-        key = identifier(client_id, "the client id"), swarm.name
+        key = named(client_id), swarm.name
         with self._lock:
+            self._watch()
             client = self._live.get(key)
             if client is None:
                 client = self._live[key] = self._made(swarm, client_id, session)
@@ -130,9 +137,17 @@ class SessionConnectionService:
         return client
 
     def _made(self, swarm: Swarm, client_id: str, session: Session | None) -> ClientSession:
-        return ClientSession(
+        client = ClientSession(
             swarm, client_id, self.host, self._bus, forget=self._forget, session=session
         )
+        if current_loop() is None:
+            self._unwatched.append(client)
+        return client
+
+    def _watch(self) -> None:
+        """Let a loop look after those that were made where none ran."""
+        while self._unwatched and current_loop() is not None:
+            self._unwatched.pop()._desk.life.watch()  # pyright: ignore[reportPrivateUsage]
 
     def find(self, client_id: str, swarm: str | Swarm) -> ClientSession | None:
         """The live instance, if there is one. Raises UnknownName."""
@@ -145,6 +160,8 @@ class SessionConnectionService:
 
     async def close(self) -> None:
         """Dispose all of them, and leave the swarms."""
+        for client in self.live():
+            client._desk.life.closed = True  # pyright: ignore[reportPrivateUsage]
         ending = [client.dispose() for client in self.live()]
         if current_loop() is None:
             for each in ending:
