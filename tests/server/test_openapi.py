@@ -107,6 +107,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("emitMessage", "/v1/swarms/shop/clients/c/emit", {"text": "we close"}),
     ("notifyClient", "/v1/swarms/shop/clients/c/notify", {"text": "we close"}),
     ("banClient", "/v1/swarms/shop/clients/c/bans", {"until": 60.0, "reason": "rude"}),
+    ("listBans", "/v1/swarms/shop/clients/c/bans", None),
     ("unbanClient", "/v1/swarms/shop/clients/c/bans", None),
     ("disposeClient", "/v1/swarms/shop/clients/c", None),
     ("readDocument", PATH, None),

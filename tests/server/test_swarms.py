@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.server.web import Client, serving
@@ -117,6 +118,8 @@ async def test_a_ban_holds_until_it_is_lifted(web: Client, model: ScriptedModel)
     answered = await web.ask("PUT", f"{ONE}/c/bans", said)
     ban = answered.data["bans"][0]
     assert (ban["policy"], ban["reason"], ban["until"] is None) == ("NoAcme", "rude", False)
+    assert await web.get(f"{ONE}/c/bans") == answered.data
+    assert await web.get(f"{ONE}/d/bans") == {"bans": []}
     answer = await web.post(f"{ONE}/c/execute", {"message": "hi"})
     assert (answer["kind"], answer["verdict"]["banned"]) == ("ban", True)
     assert (await web.ask("DELETE", f"{ONE}/c/bans?policy=NoAcme")).data == {"bans": []}
@@ -149,6 +152,23 @@ async def test_the_swarms_are_listed_and_unknown_names_are_not_found(web: Client
     assert (unknown.status, unknown.data["error"]["type"]) == (404, "UnknownName")
 
 
+@pytest.mark.parametrize("client_id", ["a/b", "a/bans", "%2F", "a b/ä", "/"])
+async def test_a_client_whose_id_has_a_slash_is_named_with_its_code(
+    web: Client, model: ScriptedModel, runtime: Runtime, client_id: str
+) -> None:
+    model.add("Hello.")
+    one = f"{ONE}/{quote(client_id, safe='')}"
+    assert (await web.post(f"{one}/execute", {"message": "hi"}))["text"] == "Hello."
+    assert [each["client_id"] for each in (await web.get(ONE))["clients"]] == [client_id]
+    banned = await web.ask("PUT", f"{one}/bans", {})
+    assert len(banned.data["bans"]) == 1
+    assert len(await runtime.swarm("shop").bans(client_id)) == 1
+    path = f"/v1/sessions/{quote(client_id, safe='')}/messages?app_name=shop"
+    assert len((await web.get(path))["messages"]) == 2
+    assert (await web.ask("DELETE", one)).data == {"disposed": True}
+    assert len(await runtime.swarm("shop").bans(client_id)) == 1
+
+
 # -- who may
 
 
@@ -157,6 +177,7 @@ OTHERS: list[tuple[str, str, Any]] = [
     ("POST", "/resume", {}),
     ("POST", "/emit", {"text": "x"}),
     ("POST", "/notify", {"text": "x"}),
+    ("GET", "/bans", None),
     ("PUT", "/bans", {}),
     ("DELETE", "/bans", None),
     ("DELETE", "", None),
@@ -186,7 +207,7 @@ async def test_nobody_uses_the_client_of_somebody_else(
 
 @pytest.mark.parametrize(
     ("method", "what", "body"),
-    [*OTHERS[2:6], ("POST", "/execute", {"message": "x", "mode": "tool"})],
+    [*OTHERS[2:7], ("POST", "/execute", {"message": "x", "mode": "tool"})],
 )
 async def test_what_is_the_servers_to_do_a_client_cannot_do_for_itself(
     guarded: Client, runtime: Runtime, method: str, what: str, body: Any

@@ -5,11 +5,14 @@ The table dispatches requests, checks them and describes itself as an OpenAPI do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from tertulia.agents.runner import Runner
 from tertulia.approvals import Approval
@@ -17,6 +20,7 @@ from tertulia.doors import Outcome
 from tertulia.runtime import Runtime
 from tertulia.server import openapi, requests, session_calls, swarm_api, turn_calls, views
 from tertulia.server.operations import (
+    SLASH,
     Authenticate,
     Call,
     Endpoint,
@@ -226,7 +230,19 @@ def _served(service: Service) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, Endpoint(service, path, there)) for path, there in by_path.items()]
+    return [_Exact(path, Endpoint(service, path, there)) for path, there in by_path.items()]
+
+
+class _Exact(Route):
+    """A route in whose path ``%2F`` is a part of an id, and parts nothing."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the path of a request is of this route."""
+        raw: bytes | None = scope.get("raw_path")
+        if raw is not None and b"%2f" in raw.lower():
+            kept = re.sub("%2f", SLASH, raw.decode("latin-1"), flags=re.IGNORECASE)
+            scope = {**scope, "path": unquote(kept)}
+        return super().matches(scope)
 
 
 def _named(agent: Runner | None, agents: Mapping[str, Runner]) -> dict[str, Runner]:

@@ -24,6 +24,8 @@ from tertulia.session import Session
 
 MAX_BODY = 1_000_000
 """Bytes that the body of a request may have."""
+SLASH = "\udc2f"
+"""Stands for the slash of an id, where a path is parted into its ids: no text has it."""
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -163,7 +165,7 @@ class Endpoint:
         return Call(
             service=self._service,
             user=None if who is None else who.user,
-            path=request.path_params,
+            path={key: value.replace(SLASH, "/") for key, value in request.path_params.items()},
             query=query,
             body=body,
             headers=request.headers,

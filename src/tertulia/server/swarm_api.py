@@ -72,6 +72,14 @@ OPERATIONS = (
         answer=swarm_views.SwarmAnswer,
     ),
     Operation(
+        name="listBans",
+        method="GET",
+        path=f"{_ONE}/bans",
+        summary="List the bans of a client that stand",
+        handle=swarm_calls.bans,
+        answer=swarm_views.BansShown,
+    ),
+    Operation(
         name="banClient",
         method="PUT",
         path=f"{_ONE}/bans",

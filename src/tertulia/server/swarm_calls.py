@@ -106,6 +106,14 @@ async def dispose(call: Call) -> Disposed:
     return Disposed(bool(found))
 
 
+async def bans(call: Call) -> BansShown:
+    """The bans of a client that stand."""
+    swarm, client_id = _swarm(call), _client_id(call)
+    _trusted(call, "the list of bans")
+    with hosts.using(call.service.runtime):
+        return swarm_views.bans(await swarm.bans(client_id))
+
+
 async def ban(call: Call) -> BansShown:
     """The bans of a client, with a new one."""
     body: requests.Banning = call.body
