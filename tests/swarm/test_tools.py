@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.agents.histories import bodies, check_whole
 from tests.swarm.crews import Crew
-from tests.swarm.stage import SWARM, Heard, Stage, asked, soon, swarm_of, until
+from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, soon, swarm_of, until
 
 from tertulia import Memory, RunContext, tool
 from tertulia.errors import ApprovalPending, InvalidMessage, UsageError
@@ -360,6 +360,26 @@ async def test_a_call_that_was_rejected_does_not_run(stage: Stage) -> None:
     assert await client.resume() == "I may not."
     assert ran == []
     assert "too late" in (await results(client))[0]
+
+
+@pytest.mark.parametrize("policy", ["*", "polite"])
+async def test_the_turn_of_a_client_that_was_banned_does_not_go_on(
+    stage: Stage, policy: str
+) -> None:
+    ran: list[str] = []
+    model = ScriptedModel(call("refund", what="shoes"), "You have it back.")
+    swarm = swarm_of(model, Without("money", name="polite"), tools=[refund_tool(ran)])
+    runtime = stage.runtime(swarm)
+    client = runtime.client_session("ann", SWARM)
+    waiting = await client.execute("It back")
+    client.session.approve(waiting.pending[0].id)
+    await runtime.swarm(SWARM).ban("ann", policy)
+    answer = await client.resume()
+    assert (answer.kind, answer.verdict and answer.verdict.banned) == ("ban", True)
+    assert (ran, len(model.requests)) == ([], 1)
+    assert "did not run" in (await results(client))[0]
+    [*_, refused] = await bodies(client.session, "policy.checked")
+    assert (refused["allowed"], refused["banned"]) == (False, True)
 
 
 async def test_while_a_call_waits_other_messages_are_refused(stage: Stage) -> None:

@@ -326,7 +326,9 @@ class Loop:
 
         async def first(draft: Draft) -> None:
             message = answer.message(self._speaker.name)
-            message = message if self._aside is not None else draft.message(message)
+            if self._aside is None:
+                draft.close_calls(turn.trace.unstarted)
+                message = draft.message(message)
             messages = [*self._askings[-1].seen, message]
             made[:] = [self._response(messages, message.text, answer.output)]
             if self._watcher is not None and turn.asked.key is not None:

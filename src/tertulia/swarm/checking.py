@@ -107,6 +107,18 @@ class Checker:
             passed.append(name)
         return Verdict(allowed=True, direction=direction, passed=tuple(passed))
 
+    async def banned(
+        self, direction: Direction, context_of: ContextOf, client_id: str, now: int
+    ) -> Verdict | None:
+        """The verdict of a ban that stands at `now`, without a look at any text; None without."""
+        bans = await self._bans.read(client_id)
+        steps = self._steps[direction]
+        first = steps[0].policy if steps else None
+        for name, policy in ((EVERYTHING, first), *((step.name, step.policy) for step in steps)):
+            if bans and (ban := ban_of(bans, name, now)):
+                return await self._banned(direction, ban, policy, context_of)
+        return None
+
     async def _judge(
         self,
         name: str,

@@ -82,6 +82,9 @@ class SwarmOversight(Oversight):
         inside.set(self)
         if resumed:
             await self._recall(context.turn)
+            verdict = await self.desk.guard.banned(str(context.agent))
+            if verdict is not None:
+                return self._refused(verdict, "", context.turn)
         live = self.desk.live
         said = None
         if live is not None and self.root is self:
