@@ -33,6 +33,7 @@ from tertulia.wire.events import (
 )
 
 BAN = "Let us talk about us."
+I_AM_NOT = Policy.ban_message
 
 
 class NoAcme(Policy):
@@ -483,6 +484,38 @@ async def test_what_server_code_executes_shows_no_model_what_was_not_looked_at()
         assert (answer.kind, str(answer)) == ("answer", "Hello.")
         assert asked(model) == ["hi"]
         assert await said(client, "go on", 1) == "Seven."
+
+
+async def test_what_is_executed_in_a_live_session_is_asked_of_the_policies_once() -> None:
+    looked_at: list[str] = []
+
+    class Notes(Policy):
+        async def validate_input(self, message: str, context: PolicyContext, /) -> bool:
+            looked_at.append(message)
+            return "acme" not in message.lower()
+
+    pause = Pause()
+    model = ScriptedModel([pause, "One."], "Two.", "Three.")
+    async with on_air(shop_of(model, Notes())) as (runtime, session, client):
+        shop = runtime.client_session("s", "shop")
+        executed = asyncio.create_task(shop.execute("first"))
+        await pause.reached()
+        await session.receive(TranscriptUpdate(role="user", content="what of Acme?"))
+        pause.release()
+        assert await executed == "One."
+        assert await said(client, "hello", 1) == I_AM_NOT
+        await shop.execute("second")
+        assert await said(client, "go on", 2) == "Three."
+        assert looked_at == ["first", "what of Acme?", "hello", "second", "go on"]
+
+
+async def test_what_another_agent_was_asked_in_a_live_session_is_looked_at_all_the_same() -> None:
+    model = ScriptedModel("Fine.")
+    other = Agent("other", model=ScriptedModel("Acme it is."))
+    async with on_air(shop_of(model)) as (_, session, client):
+        await other.run("what of Acme", session.conversation)
+        assert await said(client, "hi", 1) == BAN
+        assert model.requests == []
 
 
 def test_a_node_needs_a_swarm() -> None:

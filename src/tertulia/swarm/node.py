@@ -175,7 +175,28 @@ class SwarmNode(AgentNode):
             before = page[0].seq or 0 if page else 0
             if before <= self._seen:
                 break
-        return [each for each in found if each.role == "user" and kind_of(each) != COMMITTED]
+        said = [each for each in found if each.role == "user" and kind_of(each) != COMMITTED]
+        admitted = await self._admitted(session, said)
+        return [each for each in said if each.seq not in admitted]
+
+    async def _admitted(self, session: Session, said: list[Message]) -> set[int]:
+        """Those that the client session executed, which has asked the policies about them.
+
+        They stand in turns of their own, with the verdict.
+        """
+        if all("live" in (each.metadata or {}) for each in said):
+            return set()
+        types = [events.MESSAGE_ADDED, events.POLICY_CHECKED]
+        logged = await session.events(since=self._seen, types=types)
+        accepted = {
+            each.turn
+            for each in logged
+            if each.type == events.POLICY_CHECKED
+            and (each.body or {}).get("direction") == "input"
+            and (each.body or {}).get("allowed")
+        }
+        in_turns = (each for each in logged if each.type == events.MESSAGE_ADDED)
+        return {each.seq for each in in_turns if each.turn != each.seq and each.turn in accepted}
 
     async def _hide(
         self, desk: Desk, message: Message, notes: list[tuple[str, dict[str, Any]]]
