@@ -19,6 +19,7 @@ from tertulia.errors import (
     UnknownName,
     UsageError,
 )
+from tertulia.policies import Policy, PolicyContext
 from tertulia.swarm import Answer, ClientSession, Rescue
 from tertulia.testing import Pause, ScriptedModel, call
 
@@ -429,3 +430,35 @@ async def test_what_a_policy_refuses_is_a_ban_also_where_the_session_was_ended(
     with pytest.raises(SessionEnded):
         await client.execute("And?")
     assert (await client.session.verify()).ok
+
+
+@pytest.mark.parametrize("how", ["execute", "stream"])
+async def test_a_repetition_of_a_request_asks_no_policy_and_calls_no_callback(
+    stage: Stage, how: str
+) -> None:
+    asked_of: list[str] = []
+    executed: list[str] = []
+
+    class Once(Policy):
+        def validate_input(self, message: str, context: PolicyContext, /) -> bool:
+            asked_of.append(message)
+            return len(asked_of) == 1
+
+    swarm = swarm_of(
+        ScriptedModel("Hello."),
+        Once(),
+        on_execute=lambda client, event: executed.append(client.client_id),
+    )
+    client = stage.runtime(swarm).client_session("ann", SWARM)
+    assert await client.execute("Hi", idempotency_key="k") == "Hello."
+    if how == "execute":
+        assert await client.execute("Hi", idempotency_key="k") == "Hello."
+    else:
+        stream = client.stream("Hi", idempotency_key="k")
+        assert "".join([event.text async for event in stream]) == "Hello."
+        assert stream.answer == "Hello."
+    assert (asked_of, executed) == (["Hi"], ["ann"])
+    with pytest.raises(IdempotencyConflict):
+        await client.execute("Ho", idempotency_key="k")
+    assert asked_of == ["Hi"]
+    assert (await client.execute("Hi", idempotency_key="other")).kind == "ban"

@@ -300,3 +300,12 @@ async def test_a_client_has_so_many_delays_and_no_more(stage: Stage) -> None:
     with pytest.raises(InvalidInput, match="100 different delays"):
         client.rate(101)
     assert client.rate(7) is client.rate(7.0)
+
+
+async def test_what_is_no_message_does_not_use_up_the_rate(stage: Stage) -> None:
+    rated = client_of(stage, ScriptedModel("One.")).rate(LONG)
+    with pytest.raises(InvalidInput):
+        await rated("")
+    assert await rated("Hi") == "One."
+    with pytest.raises(RateLimited):
+        await rated("Hi")

@@ -111,11 +111,9 @@ class ClientSession:
         TurnTimeout, …; a turn that was cancelled is an answer of that kind.
         """
         request = self._request(message, mode)
-        verdict = await self._desk.admit(request, timeout)
-        if isinstance(verdict, Answer):
-            return verdict
         options = {"metadata": metadata, "idempotency_key": idempotency_key, "timeout": timeout}
-        return await self._desk.run(self._desk.plan(request, verdict, options))
+        plan = await self._desk.prepare(request, options)
+        return plan if isinstance(plan, Answer) else await self._desk.run(plan)
 
     def stream(
         self, message: str | MessageLike, mode: Mode = "user", **options: Any

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from tertulia import admission
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.streaming import respond
@@ -26,7 +27,7 @@ from tertulia.swarm.answer import Answer, answer_of
 from tertulia.swarm.connecting import Live, Send
 from tertulia.swarm.driver import SwarmDriver
 from tertulia.swarm.feed import Feed
-from tertulia.swarm.guard import Guard
+from tertulia.swarm.guard import Guard, Noted
 from tertulia.swarm.life import Forget, Life
 from tertulia.swarm.navigation import Navigator
 from tertulia.swarm.outlet import Outlet
@@ -215,10 +216,33 @@ class Desk:
             await self.life.call("on_execute", self.feed.event("session", "execute", input=told))
         return verdict
 
+    async def prepare(self, request: Message, options: Mapping[str, Any]) -> Plan | Answer:
+        """The turn of a request that was admitted; where it is refused, what the client gets.
+
+        A repetition, by its idempotency key, of one that ran or runs is not looked at again.
+        Raises as `admit`, and IdempotencyConflict.
+        """
+        if options.get("idempotency_key") is not None and own_turn(self.conversation) is None:
+            await self.begin()
+            plan = self._planned(request, options, [])
+            if await self._repeats(plan):
+                return plan
+        verdict = await self.admit(request, options.get("timeout"))
+        return verdict if isinstance(verdict, Answer) else self.plan(request, verdict, options)
+
+    async def _repeats(self, plan: Plan) -> bool:
+        key, conversation = plan.asked.key, self.conversation
+        if key in conversation.requests:
+            return True
+        row = conversation.known or await conversation.row()
+        if row is None:
+            return False
+        conversation.check_access(row, self.session._opening)  # pyright: ignore[reportPrivateUsage]
+        found = await admission.earlier(conversation, row, key, plan.asked.digest())
+        return found is not None and found.status == "done"
+
     def plan(self, request: Message, verdict: Verdict, options: Mapping[str, Any]) -> Plan:
         """The turn of a request that was parsed and admitted."""
-        given = {key: value for key, value in options.items() if value is not None}
-        plan = self.driver._plan(self.session, None, given, floor=True, resuming=False)  # pyright: ignore[reportPrivateUsage]
         notes = self.guard.notes(verdict, request.text)
         turn = own_turn(self.conversation)
         if turn is not None:
@@ -228,6 +252,11 @@ class Desk:
             if own is not None and own.desk is self:
                 own.root.enter_nested()
             notes = []
+        return self._planned(request, options, notes)
+
+    def _planned(self, request: Message, options: Mapping[str, Any], notes: Noted) -> Plan:
+        given = {key: value for key, value in options.items() if value is not None}
+        plan = self.driver._plan(self.session, None, given, floor=True, resuming=False)  # pyright: ignore[reportPrivateUsage]
         asked = msgspec.structs.replace(plan.asked, messages=(request,), notes=tuple(notes))
         return msgspec.structs.replace(plan, asked=asked)
 

@@ -57,8 +57,13 @@ class Rated(Paced):
                 retry_after=left,
                 session_id=self.desk.session.id,
             )
-        self._last = now
-        return await self.desk.client.execute(message, **options)
+        before, self._last = self._last, now
+        try:
+            return await self.desk.client.execute(message, **options)
+        except InvalidInput:
+            if self._last == now:
+                self._last = before  # nothing was executed
+            raise
 
     execute = __call__
 
