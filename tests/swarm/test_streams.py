@@ -418,3 +418,59 @@ async def test_a_structured_answer_that_is_taken_comes_once(stage: Stage, valida
     swarm = Swarm(SWARM, agents=[agent], policies=[Without("SECRET")], validate=validate)
     stream = stage.runtime(swarm).client_session("ann", SWARM).stream("Hi")
     assert text_of(await all_of(stream)) == str(stream.answer) == '{"text":"Fine"}'
+
+
+# -- closing
+
+
+async def test_the_space_of_an_answer_that_was_not_taken_does_not_leave(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel([" ", "\n"], [" ", " Good", " one."]))
+    stream = client.stream("Hi")
+    assert text_of(await all_of(stream)) == str(stream.answer) == "  Good one."
+
+
+async def test_a_stream_that_another_task_takes_is_not_closed_by_accident(stage: Stage) -> None:
+    pause = Pause()
+    client = client_of(stage, ScriptedModel(["One ", pause, "two"]))
+    stream = client.stream("Hi")
+    taking = Taking(stream)
+    await pause.reached()
+    while taking.text != "One ":
+        await asyncio.sleep(0)
+    with pytest.raises(UsageError, match="another task"):
+        await stream.aclose()
+    with pytest.raises(UsageError, match="another task"):
+        await anext(stream)
+    pause.release()
+    await soon(taking.task)
+    assert stream.answer == "One two"
+
+
+async def test_a_stream_that_was_closed_early_has_an_answer_that_says_so(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel(["One ", Pause(), "two"]))
+    stream = client.stream("Hi")
+    async for event in stream:
+        if event.type == "text_delta":
+            break
+    await stream.aclose()
+    assert (stream.answer, stream.answer.kind) == ("", "cancelled")
+
+
+async def test_a_stream_that_is_closed_after_its_last_event_has_its_answer(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel("Hello."))
+    stream = client.stream("Hi")
+    async for event in stream:
+        if event.type == "turn_completed":
+            break
+    await stream.aclose()
+    assert (stream.answer, stream.answer.kind) == ("Hello.", "answer")
+
+
+async def test_a_stream_that_failed_says_so_when_it_is_asked_for_its_answer(stage: Stage) -> None:
+    client = client_of(stage, ScriptedModel(ModelError("down")), rescue="raise")
+    stream = client.stream("Hi")
+    with pytest.raises(ModelError):
+        await all_of(stream)
+    await stream.aclose()
+    with pytest.raises(ModelError, match="down"):
+        _ = stream.answer

@@ -11,7 +11,7 @@ from tests.agents.histories import bodies, check_whole
 from tests.swarm.crews import Crew
 from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, soon, swarm_of, until
 
-from tertulia import Memory, RunContext, tool
+from tertulia import Agent, Memory, RunContext, Swarm, tool
 from tertulia.errors import ApprovalPending, InvalidMessage, UsageError
 from tertulia.swarm import ClientSession, Rescue
 from tertulia.testing import ScriptedModel, call
@@ -199,6 +199,28 @@ async def test_a_tool_may_commit_its_output_itself(stage: Stage) -> None:
     assert await client.execute("Hello") == "Fine."
     assert await results(client) == ["early"]
     assert "late" not in asked(model)
+
+
+async def test_a_tool_knows_the_id_of_its_call(stage: Stage) -> None:
+    client: ClientSession
+
+    @tool
+    async def look(context: RunContext) -> str:
+        """Look."""
+        await client.commit_tool_output(context.call_id, "seen")
+        return "not this"
+
+    def instructions(context: RunContext) -> str:
+        outside.append(context.call_id)
+        return "Look."
+
+    outside: list[str] = []
+    model = ScriptedModel(call("look"), "Done.")
+    agent = Agent(name="triage", model=model, tools=[look], instructions=instructions)
+    client = stage.runtime(Swarm(SWARM, agents=[agent])).client_session("ann", SWARM)
+    await client.execute("Hello")
+    assert await results(client) == ["seen"]
+    assert set(outside) == {""}
 
 
 async def test_the_output_of_a_call_that_is_not_open_is_refused(stage: Stage) -> None:

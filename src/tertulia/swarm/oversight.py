@@ -66,6 +66,8 @@ class SwarmOversight(Oversight):
         self._attempts = 0
         self._calls = 0
         self._screen: Screen | None = None
+        self._blank: str | None = ""
+        """The space that an answer begins with, until a word of it leaves."""
 
     @property
     def root(self) -> SwarmOversight:
@@ -165,9 +167,14 @@ class SwarmOversight(Oversight):
         if self.swarm.validate is not None:
             return ""  # it looks at whole answers
         if self._screen is None:
-            self._screen = self.desk.guard.screen(str(context.agent))
+            self._screen, self._blank = self.desk.guard.screen(str(context.agent)), ""
         leaving = await self._screen.feed(text)
-        return None if self._screen.refused is not None else leaving
+        if self._screen.refused is not None:
+            return None
+        if self._blank is not None:  # an answer without any words is not taken
+            leaving = self._blank + leaving
+            self._blank = None if leaving.strip() else leaving
+        return leaving if self._blank is None else ""
 
     async def review(
         self, text: str, calls: Sequence[ToolCallMade], context: RunContext
@@ -185,6 +192,7 @@ class SwarmOversight(Oversight):
             rest = text if self.swarm.validate is not None else ""
         else:
             rest, verdict = await screen.finish()
+            rest = (self._blank or "") + rest
         refused = self._refused(verdict, text, context.turn)
         if refused is not None:
             return refused
