@@ -155,8 +155,8 @@ class Swarm:
         It holds at once, also for a turn that runs, in every process on the store. `until` is a
         datetime, ISO text, a timedelta or seconds; None is for ever. The client hears the
         `ban_message` of the policy; where it is banned at all, that of the first policy, or the
-        default text. Returns what is new of it. Raises UnknownName for a policy that is not here, InvalidInput, UsageError outside of a
-        runtime.
+        default text. Returns what is new of it. Raises UnknownName for a policy that is not here,
+        InvalidInput, UsageError outside of a runtime.
         """
         home = self._home()
         end = until_of(until, home.host.clock.now())
