@@ -174,6 +174,7 @@ async def test_a_ban_message_that_was_emitted_instead_reaches_a_connector_only_o
     emitted = await soon(client.emit("Go to acme."))
     answer = await soon(task)
     assert (emitted, answer) == (BAN_MESSAGE, BAN_MESSAGE)
+    assert (answer.kind, answer.emitted) == ("ban", True)
     assert connected.texts == [BAN_MESSAGE]
 
 
@@ -321,7 +322,9 @@ async def test_a_refused_emission_is_the_ban_message_everywhere_but_in_the_audit
     assert answer.verdict is not None
     assert answer.verdict.policy == "without-acme"
     assert connected.texts == [BAN_MESSAGE]
-    assert said(await client.session.history()) == [("assistant", BAN_MESSAGE)]
+    history = await client.session.history()
+    assert said(history) == [("assistant", BAN_MESSAGE)]
+    assert history[0].metadata == {"kind": "ban", "policy": "without-acme", "emitted": True}
     events = await client.session.events()
     assert [event.type for event in events if "Go to acme." in str(event.body)] == [
         "policy.checked"

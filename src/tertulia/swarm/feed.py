@@ -14,7 +14,7 @@ from tertulia.conversation import Conversation
 from tertulia.drafting import Draft
 from tertulia.events import Record
 from tertulia.messages import Message
-from tertulia.swarm.answer import COMMITTED, EMITTED, kind_of
+from tertulia.swarm.answer import COMMITTED, EMITTED, kind_of, was_emitted
 from tertulia.swarm.topics import COMMITS, FACTS
 
 _log = logging.getLogger("tertulia.swarm")
@@ -126,7 +126,7 @@ class Feed:
             self._calls.update((call.id, call.name) for call in message.tool_calls or ())
         self._push("history", "push", record, message)
         kind = kind_of(message)
-        if kind == EMITTED:
+        if was_emitted(message):
             self._push("session", "emit", record, message)
         elif kind == COMMITTED and message.role in COMMITS:
             self._push("session", COMMITS[message.role], record, message)

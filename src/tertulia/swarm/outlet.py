@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.oversight import Say
@@ -87,9 +87,9 @@ class Outlet:
     async def _say(self, answer: Answer, verdict: Verdict, text: str) -> None:
         """Put what is emitted into the history, as the answer of the turn if one runs."""
         desk = self._desk
-        metadata = {"kind": EMITTED}
+        metadata: dict[str, Any] = {"kind": EMITTED}
         if not verdict.allowed:
-            metadata["policy"] = str(verdict.policy)
+            metadata = {"kind": "ban", "policy": verdict.policy, "emitted": True}
         said = Say(str(answer), metadata)
         own, turn = inside.get(), own_turn(self._conversation)
         if turn is not None and own is not None and own.desk is desk:

@@ -217,7 +217,7 @@ class SessionPublicService:
     async def execute(
         self, message: str | MessageLike, mode: Mode, client_id: str, swarm: str, **options: Any
     ) -> Answer:
-        """As `ClientSession.execute`."""
+        """As `ClientSession.execute`; `mode`, which comes before the client here, must be given."""
         return await self._client("execute", client_id, swarm).execute(message, mode, **options)
 
     async def emit(self, text: str, client_id: str, swarm: str) -> Answer:
