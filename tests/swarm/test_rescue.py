@@ -234,6 +234,16 @@ async def test_placeholders_of_ones_own_are_used_in_their_order(stage: Stage) ->
     assert await client.execute("Hello") == "Second."
 
 
+async def test_placeholders_are_used_in_turn_from_one_turn_to_the_next(stage: Stage) -> None:
+    rescue = Rescue(retries=1, then="placeholder", placeholders=["A", "B", "C"])
+    client = client_of(stage, ScriptedModel(*["", ""] * 4, "", "Fine.", "", ""), rescue)
+    answers = [await client.execute("Hello") for _ in range(6)]
+    assert answers == ["B", "C", "A", "B", "Fine.", "C"]
+    other = client_of(stage, ScriptedModel("", ""), rescue)
+    if stage.kind == "sqlite":
+        assert await other.execute("After a restart") == "A"
+
+
 async def test_a_good_answer_needs_no_rescue(stage: Stage) -> None:
     client = client_of(stage, ScriptedModel("Fine."), "raise")
     assert (await client.execute("Hello")).kind == "answer"

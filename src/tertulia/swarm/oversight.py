@@ -268,6 +268,11 @@ class SwarmOversight(Oversight):
             raise ToolError(reason) from failed.cause
         return None
 
+    async def _answered(self, context: RunContext) -> int:
+        """How many failures were answered before, by what the newest of them says."""
+        newest = await context.session.events(limit=1, types=[events.RESCUE])
+        return int((newest[-1].body or {}).get("answered", 0)) if newest else 0
+
     async def _decide(
         self,
         problem: Any,
@@ -287,10 +292,12 @@ class SwarmOversight(Oversight):
             attempt=self._attempts,
             error=error,
         )
-        decided = await self.swarm.rescue.decide(failure, again=again)
+        answered = await self._answered(context)
+        decided = await self.swarm.rescue.decide(failure, again=again, answered=answered)
         done = "retry" if isinstance(decided, Retry) else "raise" if decided is None else "answer"
         body = msgspec.structs.asdict(failure)
         del body["error"]
+        body["answered"] = answered + (done == "answer")
         body = {key: value for key, value in body.items() if value not in (None, "")}
         body["text"] = storable(text[:MAX_TEXT])
         noted = {**body, "reason": storable(reason), "strategy": self.swarm.rescue.name}

@@ -67,7 +67,8 @@ class AnswerStream:
             self._answers.append(Answer(kind="cancelled", agent=self._desk.agent))
 
     def _check_idle(self) -> None:
-        if self._events.ag_running:
+        events: Any = self._events
+        if events.ag_running:
             raise UsageError(
                 "another task waits for an event of this stream; call client.cancel() to stop its "
                 "turn, or cancel that task"
