@@ -100,7 +100,7 @@ async def test_the_public_service_refuses_what_cannot_be_and_logs_what_is_called
             await public.execute("the secret of Ann", "user", "client-1", "shop")
             with pytest.raises(InvalidInput, match="mode"):
                 await public.execute("Hi", "other", "client-1", "shop")  # pyright: ignore[reportArgumentType]
-            with pytest.raises(InvalidInput, match="client id"):
+            with pytest.raises(InvalidInput, match="id of a client"):
                 await public.execute("Hi", "user", "", "shop")
             with pytest.raises(UnknownName, match="shop"):
                 await public.execute("Hi", "user", "client-1", "nobody")
