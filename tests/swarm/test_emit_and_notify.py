@@ -559,3 +559,21 @@ async def test_nothing_goes_out_after_the_disposal(stage: Stage) -> None:
     with pytest.raises(ClientDisposed):
         client.connect(connected)
     assert connected.got == []
+
+
+async def test_what_a_fresh_instance_emits_inside_of_a_turn_of_the_old_one_is_kept(
+    stage: Stage,
+) -> None:
+    @tool
+    async def restart() -> str:
+        """Restart."""
+        await client.dispose()
+        emitted.append(await runtime.client_session("ann", SWARM).emit("Welcome back."))
+        return "restarted"
+
+    emitted: list[str] = []
+    runtime, client = open_client(stage, ScriptedModel(call("restart"), "x"), tools=[restart])
+    assert (await soon(client.execute("Hi"))).kind == "cancelled"
+    history = await runtime.client_session("ann", SWARM).session.history()
+    assert [text for _, text in said(history) if text == "Welcome back."] == emitted
+    assert (await client.session.verify()).ok

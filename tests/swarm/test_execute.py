@@ -9,6 +9,7 @@ import pytest
 from tests.swarm.stage import SWARM, Heard, Stage, Without, asked, said, soon, swarm_of
 
 from tertulia import Agent, Message, RunContext, Runtime, Swarm, tool
+from tertulia.bus import BusEvent
 from tertulia.errors import (
     ClientDisposed,
     IdempotencyConflict,
@@ -400,7 +401,7 @@ async def test_what_a_policy_refuses_is_answered_while_a_turn_runs_and_holds_up_
     await runtime.bus.drain()
     assert [event.output["kind"] for event in heard.events] == ["ban", "answer", "answer"]
     logged = [event for event in await client.session.events() if event.type == "policy.checked"]
-    assert sum(not event.body["allowed"] for event in logged) == 2
+    assert sum(not (event.body or {})["allowed"] for event in logged) == 2
     assert (await client.session.verify()).ok
 
 
@@ -444,10 +445,13 @@ async def test_a_repetition_of_a_request_asks_no_policy_and_calls_no_callback(
             asked_of.append(message)
             return len(asked_of) == 1
 
+    def on_execute(client: ClientSession, event: BusEvent) -> None:
+        executed.append(client.client_id)
+
     swarm = swarm_of(
         ScriptedModel("Hello."),
         Once(),
-        on_execute=lambda client, event: executed.append(client.client_id),
+        on_execute=on_execute,
     )
     client = stage.runtime(swarm).client_session("ann", SWARM)
     assert await client.execute("Hi", idempotency_key="k") == "Hello."

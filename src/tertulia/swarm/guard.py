@@ -124,7 +124,8 @@ class Guard:
             return draft.message(message)
 
         if turn is not None:
-            return await turn.append(build)
+            _note(turn, noted)
+            return (await turn.add_messages([message]))[0]
         return await conversation.append(opening, build, _ALSO_SUSPENDED)
 
     def _contexts(self, direction: Direction, agent: str) -> ContextOf:
