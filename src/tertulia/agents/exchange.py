@@ -191,7 +191,8 @@ class Exchange:
         return True
 
     def _ended(self) -> None:
-        for work in self._at_end:
+        works, self._at_end = self._at_end, []
+        for work in works:
             work()
         self._let_go()
         with self._lock:
