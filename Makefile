@@ -21,7 +21,7 @@ SET_UP = python=""; \
 	"$$python" scripts/setup_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live services test soak test-system bench check lock clean setup setup-dev
+.PHONY: help demo demo-swarm demo-live services test soak test-system bench check lock clean setup setup-dev
 
 help: ## show this list
 	@echo "make TARGET [PYTHON=/path/to/python] [ARGS=...]"
@@ -35,6 +35,9 @@ setup-dev: ## the same, with the tests and linters
 
 demo: setup ## hold a conversation in the terminal (ARGS="--model ..."); kept in demo.db
 	@exec .venv/bin/tertulia chat --store "$(STORE)" $(ARGS)
+
+demo-swarm: setup ## talk with two agents behind policies that refuse and ban; kept in demo.db
+	@exec .venv/bin/tertulia chat --swarm tertulia.cli.demo_swarm --store "$(STORE)" $(ARGS)
 
 demo-live: setup ## serve a chat page with its live graph beside it (PORT=8080); kept in demo.db
 	@exec .venv/bin/python -m tertulia.server.demo --port "$(PORT)" --store "$(STORE)" $(ARGS)

@@ -29,6 +29,8 @@ WORKLOADS = {
     "agent_syncs": "benchmarks.agent_sessions:syncs",
     "agent_sessions": "benchmarks.agent_sessions:sessions",
     "bus": "benchmarks.bus_load:events",
+    "swarm_turns": "benchmarks.swarm_load:turns",
+    "swarm_visits": "benchmarks.swarm_load:visits",
     "live_graph": "benchmarks.live_chains:events",
     "live_echo": "benchmarks.live_load:echo",
     "live_idle": "benchmarks.live_load:idle",

@@ -27,6 +27,7 @@ from benchmarks import (
     media,
     reads,
     results,
+    swarm,
 )
 from benchmarks.figures import Figure, table
 from benchmarks.measure import Bench, Plan
@@ -38,10 +39,11 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "reads": reads.measure,
     "agents": agents.measure,
     "bus": bus.measure,
+    "swarm": swarm.measure,
     "live_graph": live_graph.measure,
     "live_socket": live_socket.measure,
 }
-SYNC_DECIDES = {"append", "concurrent", "agents"}
+SYNC_DECIDES = {"append", "concurrent", "agents", "swarm"}
 NAMES = (*ON_MEDIA, "importtime")
 
 

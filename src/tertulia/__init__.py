@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tertulia.memory import Memory, VectorMemoryService
     from tertulia.server import JWT, AgentApp, Telephony, Token
     from tertulia.swarm import Answer, ClientSession, Policy, Rescue, Swarm
+    from tertulia.swarm.node import SwarmNode
     from tertulia.wire.events import LiveEvent
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ __all__ = [
     "Session",
     "SessionStore",
     "Swarm",
+    "SwarmNode",
     "Telephony",
     "Token",
     "ToolCall",
@@ -82,6 +84,7 @@ _DOORS = {
     "Rescue": "swarm",
     "RunContext": "agents",
     "Swarm": "swarm",
+    "SwarmNode": "swarm.node",
     "Telephony": "server",
     "Token": "server",
     "VectorMemoryService": "memory",

@@ -36,7 +36,7 @@ from tertulia.host import Host
 from tertulia.messages import Message
 from tertulia.opening import Opening, creation, merge, unborn
 from tertulia.recovery import close_abandoned
-from tertulia.scoped import StateWrite
+from tertulia.scoped import StateWrite, refuse_inside_update
 from tertulia.stores.base import Details, Input, Segment, SessionRow
 from tertulia.trimming import trim
 from tertulia.view import FLOORS, HIDDEN_GRACE, HOLES, UNSUMMARIZED, View
@@ -135,7 +135,8 @@ class Conversation:
     # -- writing
 
     async def enter(self, seconds: float | None = None) -> None:
-        """Wait for the gate; raises SessionBusy and TurnTimeout."""
+        """Wait for the gate; raises SessionBusy, TurnTimeout, UsageError inside of an update."""
+        refuse_inside_update(self)
         self.approach()
         try:
             await self.gate.enter(TURN_TIMEOUT if seconds is None else seconds)

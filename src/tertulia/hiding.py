@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -20,7 +20,8 @@ from tertulia.opening import Opening
 from tertulia.pruning import Condensed, Judged, PruneReport, Strategy
 from tertulia.scoped import applied
 from tertulia.stores.base import Mark
-from tertulia.view import FLOORS, View
+from tertulia.turns import own_turn
+from tertulia.view import FLOORS, HOLES, View
 
 
 class Runs(Protocol):
@@ -58,6 +59,48 @@ async def clear(conversation: Conversation, opening: Opening) -> int:
         return hidden
 
     return await conversation.append(opening, build)
+
+
+async def hide(
+    conversation: Conversation,
+    opening: Opening,
+    seqs: Sequence[int],
+    reason: str,
+    notes: Sequence[tuple[str, Mapping[str, Any]]] = (),
+) -> int:
+    """Hide single messages of users, and append events that say why, in one commit; how many.
+
+    It is for what is refused before it was answered, so no retention forbids it: the log keeps
+    all. `reason` is the strategy that `session.pruned` names.
+    """
+    turn = own_turn(conversation)
+
+    async def build(draft: Draft) -> list[int]:
+        position = None if turn is None else draft.row.seq
+        shown = await _shown(await conversation.view(draft.row, position), seqs)
+        for kind, body in notes:
+            draft.add(kind, dict(body))
+        if shown:
+            stretches = [(seq - 1, seq) for seq in shown]
+            body = {"strategy": reason, "hidden": len(shown), "stretches": stretches}
+            at = draft.add(events.SESSION_PRUNED, body)
+            draft.marks.extend(Mark("hole", low, high, at) for low, high in stretches)
+            draft.after["marks"] = draft.after.get("marks", draft.row.marks) | HOLES
+            draft.count(-sum(seq < (draft.turn or draft.seq) for seq in shown))
+        return shown
+
+    if turn is None:
+        return len(await conversation.append(opening, build))
+    hidden = await turn.append(build)
+    turn.trace.messages -= sum(seq >= turn.number for seq in hidden)  # its end counts the others
+    return len(hidden)
+
+
+async def _shown(view: View, seqs: Sequence[int]) -> list[int]:
+    """Those of some messages that are shown."""
+    low, high = min(seqs), max(seqs)
+    shown = {message.seq for message in await view.messages(high - low + 1, before=high + 1)}
+    return [seq for seq in seqs if seq in shown]
 
 
 async def prune(

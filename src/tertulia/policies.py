@@ -10,10 +10,12 @@ of them in itself: `context.state` is the place for that.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date, timedelta
+from inspect import signature
 from typing import Any, Final, Literal, cast
 
 import msgspec
@@ -33,6 +35,9 @@ MAX_REASON: Final = 1_000
 MAX_WINDOW: Final = 100_000
 _LAST_MOMENT: Final = from_moment("9999-12-31")
 _LONGEST: Final = 36_500 * DAY
+_VALIDATORS: Final = ("validate_input", "validate_output")
+_LIKE: Final = 0.75
+"""How much a name is like that of a validator if it was meant."""
 
 
 class PolicyContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,12 +146,12 @@ class Policy:
     @property
     def checks_input(self) -> bool:
         """Whether it has a `validate_input` of its own."""
-        return getattr(self.validate_input, "__func__", None) is not Policy.validate_input
+        return _is_own(self, "validate_input")
 
     @property
     def checks_output(self) -> bool:
         """Whether it has a `validate_output` of its own."""
-        return getattr(self.validate_output, "__func__", None) is not Policy.validate_output
+        return _is_own(self, "validate_output")
 
 
 async def _accept() -> bool:
@@ -273,14 +278,15 @@ def _length(value: Any, what: str) -> int:
 def check_policies(policies: Any) -> tuple[Policy, ...]:
     """The policies of a swarm, in their order; a class that needs no arguments is instantiated.
 
-    Raises InvalidInput for what is no policy or is not set up rightly, and ConfigurationError
-    for two policies of the same name.
+    Raises InvalidInput for what is no policy, is not set up rightly or looks at nothing, and
+    ConfigurationError for two policies of the same name.
     """
     if isinstance(policies, str | Policy) or not isinstance(policies, Iterable):
         raise InvalidInput(f"policies must be a list of policies, not {policies!r}")
     found = tuple(_instance(policy) for policy in cast("Iterable[Any]", policies))
     for policy in found:
         _check(policy)
+        _check_validators(policy)
     counted = Counter(policy.name for policy in found)
     if twice := [name for name, count in counted.items() if count > 1]:
         raise ConfigurationError(
@@ -302,6 +308,41 @@ def _instance(policy: Any) -> Policy:
     if not isinstance(policy, Policy):
         raise InvalidInput(f"{policy!r} is no policy; pass instances of subclasses of Policy")
     return policy
+
+
+def _check_validators(policy: Policy) -> None:
+    """Refuse a policy that looks at nothing, and one that cannot be asked."""
+    own = [validator for validator in _VALIDATORS if _is_own(policy, validator)]
+    if not own:
+        raise InvalidInput(
+            f"the policy {policy.name!r} overrides neither validate_input nor validate_output, so "
+            f"it looks at nothing{_meant(policy)}"
+        )
+    for validator in own:
+        found: Any = getattr(policy, validator)
+        try:
+            signature(found).bind("text", "context")
+        except TypeError as error:
+            raise InvalidInput(
+                f"{validator} of the policy {policy.name!r} cannot be called with "
+                f"(text, context): {error}; write `def {validator}(self, text, context)`"
+            ) from None
+        except ValueError:
+            continue  # one that is not written in Python
+
+
+def _is_own(policy: Policy, validator: str) -> bool:
+    given = getattr(policy, validator)
+    return getattr(given, "__func__", None) is not getattr(Policy, validator)
+
+
+def _meant(policy: Policy) -> str:
+    """Which name was misspelled, if one was."""
+    for name in (*vars(type(policy)), *vars(policy)):
+        near = difflib.get_close_matches(name.lower(), _VALIDATORS, 1, _LIKE)
+        if near:
+            return f"; it has {name!r}: did you mean {near[0]!r}?"
+    return ""
 
 
 def _check(policy: Any) -> None:

@@ -9,6 +9,7 @@ from tertulia.codec import body_of
 from tertulia.drafting import Draft
 from tertulia.events import Record
 from tertulia.floor import set_floor
+from tertulia.messages import Message, parse
 from tertulia.stores.base import LogStore, Mark, Segment, SessionRow
 from tertulia.view import CUTS
 
@@ -26,6 +27,12 @@ async def close_abandoned(store: LogStore, draft: Draft) -> None:
     records = await turn_records(store, row, turn)
     trace = closing.trace(turn, ((record.type, body_of(record)) for record in records))
     if row.suspended:
+        staged = staged_messages(records) if row.open_calls else []
+        if staged:
+            draft.turn = turn
+            draft.close_calls(trace.unstarted)
+        for message in staged:
+            draft.message(message)
         body = {"reason": "nobody waited for its approval"}
         await close_turn(store, draft, trace, events.TURN_INTERRUPTED, body, keep=True)
     else:
@@ -36,6 +43,17 @@ async def close_abandoned(store: LogStore, draft: Draft) -> None:
 async def turn_records(store: LogStore, row: SessionRow, turn: int) -> list[Record]:
     """What an open turn has logged so far."""
     return await store.records([Segment(row.key, turn - 1, row.seq)])
+
+
+def staged_messages(records: list[Record]) -> list[Message]:
+    """The messages that came since the calls that are open were made, and wait for their end."""
+    found: list[Message] = []
+    for record in records:
+        if record.type == events.MESSAGE_STAGED and record.body is not None:
+            found.append(parse(body_of(record)["message"]))
+        elif record.type == events.MESSAGE_ADDED and body_of(record).get("tool_calls"):
+            found.clear()
+    return found
 
 
 async def close_turn(

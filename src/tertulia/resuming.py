@@ -13,9 +13,9 @@ from tertulia.codec import body_of
 from tertulia.conversation import MAX_RACES, Conversation, How
 from tertulia.errors import SessionBusy, SessionEnded, UsageError
 from tertulia.events import Record
-from tertulia.messages import Message, ToolCall, parse
+from tertulia.messages import Message, ToolCall
 from tertulia.opening import Opening
-from tertulia.recovery import turn_records
+from tertulia.recovery import staged_messages, turn_records
 from tertulia.scoped import staged_writes
 from tertulia.stores.base import SessionRow
 from tertulia.turns import Asked, Turn, own_turn
@@ -153,22 +153,11 @@ def _resumed(
     turn.agent = _speaking(records)
     turn.writes = staged_writes(records)
     if row.open_calls:
-        turn.staged = _staged(records)
+        turn.staged = staged_messages(records)
     usage = Usage()
     for record in records:
         usage = usage.noted(body_of(record)) if record.type == events.USAGE else usage
     return Resumed(turn, _open_calls(row, messages, decided, trace), usage)
-
-
-def _staged(records: list[Record]) -> list[Message]:
-    """The messages that tools wrote since the calls that are open were made."""
-    found: list[Message] = []
-    for record in records:
-        if record.type == events.MESSAGE_STAGED and record.body is not None:
-            found.append(parse(body_of(record)["message"]))
-        elif record.type == events.MESSAGE_ADDED and _message(record).tool_calls:
-            found.clear()
-    return found
 
 
 def _speaking(records: list[Record]) -> str | None:

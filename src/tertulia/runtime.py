@@ -86,6 +86,8 @@ class Runtime:
         self._finder: MemoryService | None = None
         self._bus = bus
         self._clients: SessionConnectionService | None = None
+        if not isinstance(swarms, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"swarms must be a list of swarms, as [{swarms!r}] is")
         given = list(swarms)
         if given:
             self._clients = self._serve(given)

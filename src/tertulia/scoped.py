@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tertulia import scopes
 from tertulia.codec import decode, encode
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft
+from tertulia.errors import UsageError
 from tertulia.events import STATE_DELETED, STATE_SET, STATE_STAGED, Record
 from tertulia.scopes import Scope
 from tertulia.stores.base import LogStore, SessionRow, SharedScope, SharedWrite
@@ -127,6 +129,43 @@ async def applied(fn: Callable[[Any], Any], value: Any) -> Any:
     """What a function, plain or asynchronous, makes of a value."""
     result = fn(value)
     return await result if isawaitable(result) else result
+
+
+class _Update:
+    """An update whose function runs now."""
+
+    __slots__ = ("conversation",)
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation: Conversation | None = conversation
+
+
+_updates: ContextVar[tuple[_Update, ...]] = ContextVar("tertulia_updates", default=())
+
+
+async def updated(conversation: Conversation, fn: Callable[[Any], Any], value: Any) -> Any:
+    """What the function of an update makes of a value; it cannot change the session meanwhile.
+
+    Raises UsageError where it tries to: what waits for the update would wait for itself, and the
+    function may be called more than once.
+    """
+    update = _Update(conversation)
+    token = _updates.set((*_updates.get(), update))
+    try:
+        return await applied(fn, value)
+    finally:
+        update.conversation = None
+        _updates.reset(token)
+
+
+def refuse_inside_update(conversation: Conversation) -> None:
+    """Raise UsageError where the calling code is the function of an update of this session."""
+    if any(update.conversation is conversation for update in _updates.get()):
+        raise UsageError(
+            f"the function of update_state changes session {conversation.id!r} itself, which "
+            "would have to wait for it: return the new value, and make other changes before "
+            "or after update_state"
+        )
 
 
 async def stored_value(

@@ -211,7 +211,8 @@ class Session(Driven):
         """Set a value to what `fn` makes of it, atomically; returns the new value.
 
         `fn` gets a copy of the value (or `default`), may be asynchronous, and may be called
-        again when somebody else was faster.
+        again when somebody else was faster. It may read, and raises UsageError where it changes
+        the session itself.
         """
         return await self._scoped(scope).change(key, fn, default)
 

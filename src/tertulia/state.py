@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from tertulia import doors, scopes
 from tertulia.codec import decode
-from tertulia.conversation import Conversation
+from tertulia.conversation import MAX_RACES, Conversation
 from tertulia.drafting import Draft
 from tertulia.opening import Opening
 from tertulia.scoped import (
     ABSENT,
     Pending,
     StateWrite,
-    applied,
     owner_of,
     pending_value,
+    refuse_inside_update,
     stored_value,
+    updated,
 )
 from tertulia.scopes import Scope
 from tertulia.stores.base import SessionRow
@@ -40,8 +41,9 @@ class ScopedState(MutableMapping[str, Any]):
         self._scope: Scope = scope
 
     def set(self, key: str, value: Any) -> Pending:
-        """Set a value. Raises InvalidInput and ScopeError."""
+        """Set a value. Raises InvalidInput, ScopeError, and UsageError inside of `change`."""
         scopes.check_key(key)
+        refuse_inside_update(self._conversation)
         copy, data = scopes.check_value(value, key)
         if self._scope == "temp":
             self._temp()[key] = copy
@@ -49,8 +51,9 @@ class ScopedState(MutableMapping[str, Any]):
         return self._write(key, data)
 
     def delete(self, key: str) -> Pending:
-        """Delete a value, if there is one."""
+        """Delete a value, if there is one. Raises UsageError inside of `change`."""
         scopes.check_key(key)
+        refuse_inside_update(self._conversation)
         if self._scope == "temp":
             self._temp().pop(key, None)
             return self._done()
@@ -62,18 +65,21 @@ class ScopedState(MutableMapping[str, Any]):
         return default if value is ABSENT else value
 
     async def change(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
-        """Atomically set a value to what `fn` makes of it."""
+        """Atomically set a value to what `fn` makes of it.
+
+        Raises UsageError where `fn` changes the session itself.
+        """
         scopes.check_key(key)
+        refuse_inside_update(self._conversation)
         turn = own_turn(self._conversation)
         if self._scope == "temp" or (turn is not None and self._scope == "session"):
-            value = await applied(fn, self.get(key, default))
-            self.set(key, value)
-            return json_value(value, key)
+            return await self._change_here(key, fn, default)
 
         async def build(draft: Draft) -> Any:
             data, version = await self._current(draft, key)
             old = default if data is None else decode(data, f"state {key!r}")
-            copy, data = scopes.check_value(await applied(fn, old), key)
+            made = await updated(self._conversation, fn, old)
+            copy, data = scopes.check_value(made, key)
             write = StateWrite(self._scope, key, data, version)
             await write.draft(draft, self._conversation.host.store)
             return copy
@@ -121,6 +127,17 @@ class ScopedState(MutableMapping[str, Any]):
         return f"<{self._scope} state of {self._session!r}>"
 
     # -- inside
+
+    async def _change_here(self, key: str, fn: Callable[[Any], Any], default: Any) -> Any:
+        """Change what only this process sees yet; again where it was set while `fn` waited."""
+        for _ in range(MAX_RACES):
+            old = self.get(key, ABSENT)
+            given = default if old is ABSENT else self.get(key)
+            value = await updated(self._conversation, fn, given)
+            if self.get(key, ABSENT) == old:
+                self.set(key, value)
+                return json_value(value, key)
+        raise self._conversation.outrun()
 
     def _temp(self) -> dict[str, Any]:
         turn = own_turn(self._conversation)

@@ -17,18 +17,21 @@ import msgspec
 from tertulia import events
 from tertulia.closing import Effect, Trace
 from tertulia.codec import body_of, encode
+from tertulia.conversation import MAX_RACES
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft, commit
 from tertulia.errors import (
     InvalidInput,
+    SessionBusy,
     StaleWriter,
     TurnInterrupted,
     UsageError,
     VersionConflict,
 )
-from tertulia.gate import Gate
+from tertulia.gate import Gate, GateFull
 from tertulia.messages import Message, parse
 from tertulia.recovery import close_turn
+from tertulia.scoped import refuse_inside_update
 from tertulia.stores.base import Request, SessionRow
 from tertulia.values import storable
 
@@ -192,16 +195,31 @@ class Turn:
         self._notes.append((events.check_type(kind), dict(body)))
 
     async def append(self, build: Callable[[Draft], Awaitable[T]]) -> T:
-        """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost."""
-        async with self._gate:
+        """Commit what `build` drafts, under the hold. Raises StaleWriter when the hold is lost.
+
+        Raises UsageError inside of an update of state, which has to end first, and SessionBusy
+        where 1,000 changes of the turn wait already.
+        """
+        refuse_inside_update(self.conversation)
+        try:
+            await self._gate.enter()
+        except GateFull:
+            raise SessionBusy(
+                f"{self._gate.waiting} changes of turn {self.number} wait already; make fewer at "
+                "once",
+                session_id=self.conversation.id,
+            ) from None
+        try:
             await self._settle()
             self._check_open()
             result = await self._apply(build)
+        finally:
+            self._gate.leave()
         await self.listen()
         return result
 
     async def _apply(self, build: Callable[[Draft], Awaitable[T]]) -> T:
-        while True:
+        for _ in range(MAX_RACES):
             draft = self._draft()
             staged = [write for write in self.writes if not write.staged]
             for write in staged:
@@ -217,6 +235,7 @@ class Turn:
                 continue
             self._made(sent, row)
             return result
+        raise self.conversation.outrun()
 
     def _made(self, sent: _Sent, row: SessionRow) -> None:
         self._sent, self.row = None, row

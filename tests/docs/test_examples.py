@@ -147,3 +147,14 @@ def test_a_phone_call_is_answered_by_a_graph(tmp_path: Path) -> None:
         "Your name is Ada.",
         "the app ended the call: True",
     ]
+
+
+def test_a_swarm_hands_over_refuses_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    assert run("13_swarm", tmp_path) == [
+        "bus: {'from': 'triage', 'to': 'refunds', 'reason': 'a refund'}",
+        "Answer('It is on its way.', kind='answer', agent='refunds')",
+        "phone: We are closing in five minutes.",
+        "Answer('I am not going to discuss it!', kind='ban', agent='refunds')",
+        "refunds has the floor; ['NoThreats']",
+        "triage - Hello again.",
+    ]

@@ -25,8 +25,10 @@ from tertulia import (
     OutputNode,
     Runtime,
     Session,
+    SwarmNode,
     Token,
     errors,
+    swarm,
     tool,
 )
 from tertulia.agents import AsyncStream, Response, Stream
@@ -34,6 +36,7 @@ from tertulia.agents.response import EventType
 from tertulia.events import EVENT_TYPES
 from tertulia.live import link
 from tertulia.retention import Retention
+from tertulia.swarm.topics import BUS_NAMES
 from tertulia.turns import Turn
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -42,10 +45,19 @@ TEXT = "\n".join(PAGES.values())
 CLASSES = (
     *(Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream, Memory),
     *(AgentApp, AgentSession, Node, Token, JWT),
+    *(swarm.Swarm, swarm.ClientSession, swarm.AnswerStream, swarm.Send, swarm.Policy),
+    *(swarm.SessionConnectionService, swarm.SessionPublicService),
 )
+PAGE_OF = {swarm.AnswerStream: "swarms.md"}
+"""The page of a class whose name another one has too."""
 MADE: tuple[Any, ...] = (
     *(Session, Runtime, Agent, AgentRouter, Memory, tool),
     *(AgentApp, Node, OutputNode, AgentNode, Token, JWT),
+    *(swarm.Swarm, swarm.Policy, SwarmNode),
+)
+STRUCTS = (
+    *(swarm.PolicyContext, swarm.Refusal, swarm.Verdict, swarm.Ban),
+    *(swarm.Outgoing, swarm.Rescue, swarm.Failure, swarm.Retry),
 )
 KINDS_OF_NODES = (BackgroundNode, OutputNode, AgentNode)
 
@@ -56,10 +68,10 @@ _STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: 
 SECTIONS = [section for page in PAGES.values() for section in _SECTION.findall(page)]
 
 
-def rows(heading: str) -> dict[str, str]:
+def rows(heading: str, sections: list[tuple[str, str]] = SECTIONS) -> dict[str, str]:
     """The first cells of the tables under a heading, by the name that they begin with."""
     found: dict[str, str] = {}
-    for title, text in SECTIONS:
+    for title, text in sections:
         if title == heading:
             cells = _FIRST_CELL.findall(text)
             found.update((re.split(r"\W", cell.lstrip("*"))[0], cell) for cell in cells)
@@ -70,9 +82,10 @@ def told(owner: type) -> dict[str, str]:
     """What the reference tells of a class: under its name, and under "name: something"."""
     name = owner.__name__
     found: dict[str, str] = {}
-    for title, _ in SECTIONS:
+    sections = _SECTION.findall(PAGES[PAGE_OF[owner]]) if owner in PAGE_OF else SECTIONS
+    for title, _ in sections:
         if title == name or (title.startswith(f"{name}: ") and title != f"{name}: parameters"):
-            found.update(rows(title))
+            found.update(rows(title, sections))
     return found
 
 
@@ -115,6 +128,37 @@ def test_the_reference_has_what_a_kind_of_node_adds_to_a_node_or_changes(kind: t
         if not name.startswith("_") and getattr(kind, name) is not getattr(Node, name, None)
     ]
     assert told(kind) == {name: as_cell(kind, name) for name in own}
+
+
+def test_the_reference_has_what_a_node_of_a_swarm_adds_to_that_of_an_agent() -> None:
+    own = [
+        name
+        for name in dir(SwarmNode)
+        if not name.startswith("_")
+        and getattr(SwarmNode, name) is not getattr(AgentNode, name, None)
+    ]
+    assert told(SwarmNode) == {name: as_cell(SwarmNode, name) for name in own}
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=[struct.__name__ for struct in STRUCTS])
+def test_the_reference_has_every_field_of_what_swarms_give_and_take(struct: Any) -> None:
+    assert list(rows(struct.__name__)) == list(struct.__struct_fields__)
+
+
+def test_the_reference_has_what_an_answer_says_besides_its_text() -> None:
+    own = {name for name in dir(swarm.Answer) if not name.startswith("_")} - set(dir(str))
+    assert set(rows("Answer")) == own
+
+
+@pytest.mark.parametrize("name", swarm.__all__)
+def test_the_reference_of_swarms_names_what_the_package_exports(name: str) -> None:
+    assert re.search(rf"\b{name}\b", PAGES["swarms.md"])
+
+
+def test_the_reference_of_swarms_has_every_topic() -> None:
+    told = dict(SECTIONS)["What is on the bus"]
+    cells = "".join(re.findall(r"^\| (`.+?) \|", told, re.MULTILINE))
+    assert sorted(re.findall(r"`([^`]+)`", cells)) == sorted(BUS_NAMES)
 
 
 def test_the_reference_has_every_field_of_a_live_event() -> None:

@@ -190,7 +190,7 @@ async def test_no_body_makes_the_server_fail(web: Client, junk: Any, values: lis
     await web.ask("POST", SESSIONS, {"id": "s"})
     for operation in POSTS:
         fields = operation.body.__struct_encode_fields__ if operation.body else ()
-        path = operation.path.format(id="s", call_id="c")
+        path = operation.path.format(id="s", call_id="c", swarm="shop", client_id="c")
         for body in (junk, dict(zip(fields, values, strict=False))):
             answered = await web.ask("POST", path, raw=json.dumps(body).encode())
             good = answered.status < 500 or answered.data["error"]["type"] == "ModelError"

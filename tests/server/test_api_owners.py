@@ -32,7 +32,7 @@ async def waiting(client: Client, model: ScriptedModel, app: str = "") -> str:
 
 
 @pytest.mark.parametrize("operation", PRIVATE, ids=[each.name for each in PRIVATE])
-@pytest.mark.parametrize("app", ["", "shop"])
+@pytest.mark.parametrize("app", ["", "store"])
 async def test_nobody_else_can_do_anything_with_a_session(
     guarded: Client, model: ScriptedModel, runtime: Runtime, operation: Any, app: str
 ) -> None:
@@ -66,7 +66,7 @@ async def test_who_shows_no_good_token_can_do_nothing(
     guarded: Client, operation: Any, user: str
 ) -> None:
     client = guarded.known_as(user) if user else guarded
-    path = operation.path.format(id="s", call_id="c")
+    path = operation.path.format(id="s", call_id="c", swarm="shop", client_id="alice")
     refused = await client.ask(operation.method, path, raw=b"{")
     assert (refused.status, refused.data["error"]["type"]) == (401, "Unauthorized")
     assert refused.headers["www-authenticate"] == "Bearer"

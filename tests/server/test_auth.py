@@ -38,6 +38,14 @@ def test_each_token_has_its_user() -> None:
     assert tokens.authenticate("third-secret") == Principal("alice")
 
 
+def test_nobody_can_be_the_user_that_stands_for_everybody() -> None:
+    for made in (lambda: Token("correct-horse", user="*"), lambda: Token({"correct-horse": "*"})):
+        with pytest.raises(ConfigurationError, match="stands for everybody"):
+            made()
+    with pytest.raises(Unauthorized, match="stands for everybody"):
+        Principal("*")
+
+
 @pytest.mark.parametrize("shown", [None, ""])
 def test_without_a_token_one_is_told_how_to_send_it(shown: str | None) -> None:
     with pytest.raises(Unauthorized, match=r"Authorization: Bearer.*\?token=.*system\.init"):
@@ -100,6 +108,15 @@ def test_a_mapping_names_its_users_itself() -> None:
     for nobody in ("", "a\nb", None):
         with pytest.raises(ConfigurationError, match="user of a token"):
             Token({"correct-horse": nobody})  # pyright: ignore[reportArgumentType]
+
+
+def test_the_token_of_trusted_code_has_no_user_and_is_nobody_elses() -> None:
+    token = Token("correct-horse", trusted="battery-staple")
+    assert token.authenticate("correct-horse").user == "shared"
+    assert token.authenticate("battery-staple").user is None
+    for bad in ("correct-horse", "short"):
+        with pytest.raises(ConfigurationError):
+            Token("correct-horse", trusted=bad)
 
 
 @pytest.mark.parametrize("host", HERE)

@@ -119,6 +119,10 @@ def test_a_secret_may_be_given_in_each_of_its_forms() -> None:
         assert check(form).authenticate(signed()) == Principal("alice")
 
 
+def test_a_token_whose_user_stands_for_everybody_is_refused() -> None:
+    assert_refused(check(), signed(sub="*"), "stands for everybody")
+
+
 def test_an_old_name_of_an_algorithm_is_taken_without_a_warning() -> None:
     form = json.dumps(imported(ED_KEY).as_dict(private=False))
     with pytest.warns(match="EdDSA"):

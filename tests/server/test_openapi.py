@@ -94,19 +94,39 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("listSessions", "/v1/sessions", None),
     ("endSession", "/v1/sessions/s/end", {"reason": "done"}),
     ("deleteSession", "/v1/sessions/f", None),
+    ("listSwarms", "/v1/swarms", None),
+    ("executeMessage", "/v1/swarms/shop/clients/c/execute", {"message": "hi", "mode": "tool"}),
+    ("listClients", "/v1/swarms/shop/clients", None),
+    ("executeMessage", "/v1/swarms/shop/clients/c/execute", {"message": "my money"}),
+    (
+        "decideApproval",
+        "/v1/sessions/c/approvals/call_2?app_name=shop",
+        {"decision": "reject", "reason": "no"},
+    ),
+    ("resumeClient", "/v1/swarms/shop/clients/c/resume", {}),
+    ("emitMessage", "/v1/swarms/shop/clients/c/emit", {"text": "we close"}),
+    ("notifyClient", "/v1/swarms/shop/clients/c/notify", {"text": "we close"}),
+    ("banClient", "/v1/swarms/shop/clients/c/bans", {"until": 60.0, "reason": "rude"}),
+    ("listBans", "/v1/swarms/shop/clients/c/bans", None),
+    ("unbanClient", "/v1/swarms/shop/clients/c/bans", None),
+    ("disposeClient", "/v1/swarms/shop/clients/c", None),
     ("readDocument", PATH, None),
 ]
 
 
-async def test_every_operation_answers_as_it_says(web: Client, model: ScriptedModel) -> None:
+async def test_every_operation_answers_as_it_says(
+    web: Client, model: ScriptedModel, runtime: Runtime
+) -> None:
     said = await document(web)
     by_name = {
         each["operationId"]: (method.upper(), each)
         for there in said["paths"].values()
         for method, each in there.items()
     }
-    assert {name for name, _, _ in REQUESTS} == by_name.keys() - {"followEvents"}
-    model.add(call("refund", amount=7), "No.")
+    assert {name for name, _, _ in REQUESTS} == by_name.keys() - {"followEvents", "followBus"}
+    model.add(call("refund", amount=7), "No.", "Hi.", call("refund", amount=7), "No.")
+    told_to_the_client: list[Any] = []
+    runtime.client_session("c", "shop").connect(told_to_the_client.append)
     for name, path, body in REQUESTS:
         method, operation = by_name[name]
         if body is not None:
@@ -117,6 +137,7 @@ async def test_every_operation_answers_as_it_says(web: Client, model: ScriptedMo
         schema = told["content"]["application/json"]["schema"]
         assert misfit(answered.data, schema, said) is None, name
         assert ("location" in answered.headers) <= ("headers" in told), name
+    assert [each.data for each in told_to_the_client] == ["we close", "we close"]
 
 
 async def test_every_event_of_a_stream_is_as_it_says(

@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -142,7 +142,7 @@ class Client:
     ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
         content = json.dumps(body).encode() if raw is None and body is not None else raw
-        said = {**(JSON if method == "POST" else {}), **(headers or {})}
+        said = {**(JSON if method in ("POST", "PUT") else {}), **(headers or {})}
         if self._user is not None:
             said["authorization"] = f"Bearer {self._user}"
         connection.request(method, path, content, said)
@@ -176,10 +176,12 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(routes: Sequence[BaseRoute] | ASGIApp) -> AsyncGenerator[Client]:
+async def serving(
+    routes: Sequence[BaseRoute] | ASGIApp, *, lifespan: Literal["on", "off"] = "off"
+) -> AsyncGenerator[Client]:
     """A server of some routes on a free port, and a client for it."""
     app = routes if callable(routes) else Starlette(routes=routes)
-    config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
+    config = uvicorn.Config(app, lifespan=lifespan, ws="none", log_config=None, access_log=False)
     config.timeout_graceful_shutdown = 5
     server = _Server(config)
     listener = socket.create_server(("127.0.0.1", 0))

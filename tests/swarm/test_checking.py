@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tertulia import Runtime
+from tertulia import Agent, Runtime, Swarm
 from tertulia.clock import MICROSECONDS
 from tertulia.errors import PolicyError
 from tertulia.policies import (
@@ -27,7 +28,7 @@ from tertulia.policies import (
 )
 from tertulia.swarm.bans import Bans
 from tertulia.swarm.checking import Checker, Screen
-from tertulia.testing import FrozenClock
+from tertulia.testing import FrozenClock, ScriptedModel
 
 
 class Shop:
@@ -36,7 +37,11 @@ class Shop:
     def __init__(self, runtime: Runtime, policies: Iterable[Any]) -> None:
         self.runtime = runtime
         self.bans = Bans(runtime, "shop")
-        self.checker = Checker(check_policies(policies), self.bans, "shop")
+        self.told: list[tuple[Verdict, str]] = []
+        self.checker = Checker(check_policies(policies), self.bans, "shop", self._tell)
+
+    async def _tell(self, verdict: Verdict, text: str) -> None:
+        self.told.append((verdict, text))
 
     async def says(self, text: str, client: str = "ann") -> Verdict:
         return await self._check("input", text, client)
@@ -103,8 +108,9 @@ class Yes(Policy):
         return True
 
 
-class Nothing(Policy):
-    pass
+class YesToAnswers(Policy):
+    def validate_output(self, text: str, context: PolicyContext) -> bool:
+        return True
 
 
 # -- verdicts
@@ -115,9 +121,9 @@ async def test_without_policies_all_is_allowed(shop: Open) -> None:
 
 
 async def test_a_verdict_names_those_who_accepted_in_order(shop: Open) -> None:
-    swarm = shop(Yes, Nothing, No("x"), Yes(name="again"))
+    swarm = shop(Yes, YesToAnswers, No("x"), Yes(name="again"))
     assert (await swarm.says("a")).passed == ("Yes", "No", "again")
-    assert (await swarm.hears("a")).passed == ("No",)
+    assert (await swarm.hears("a")).passed == ("YesToAnswers", "No")
 
 
 async def test_the_first_that_refuses_decides_and_the_others_are_not_asked(shop: Open) -> None:
@@ -198,7 +204,7 @@ async def test_a_validator_that_raises_lets_nothing_through(shop: Open) -> None:
         await swarm.says("a")
     assert found.value.policy == "Raising"
     assert isinstance(found.value.__cause__, KeyError)
-    with pytest.raises(PolicyError, match="raised ValueError: broken"):
+    with pytest.raises(PolicyError, match="raised ValueError; nothing was let through"):
         await swarm.hears("a")
     assert await swarm.bans.read("ann") == ()
 
@@ -218,6 +224,38 @@ async def test_what_is_no_verdict_lets_nothing_through(
     with pytest.raises(PolicyError, match=r"gave no verdict but .*return True, False or") as found:
         await shop(Vague).says("a")
     assert found.value.policy == "Vague"
+
+
+class Telling(Policy):
+    """Gives what it looks at in place of a verdict, or raises with it."""
+
+    def validate_input(self, message: str, context: PolicyContext) -> Any:
+        return message
+
+    def validate_output(self, text: str, context: PolicyContext) -> bool:
+        raise ValueError(f"cannot handle {text}")
+
+
+class TellingWhenItRefuses(No):
+    raises = True
+
+    def ban_message(self, context: PolicyContext) -> Any:
+        if self.raises:
+            raise ValueError("the SECRET")
+        return ["the SECRET"]
+
+
+class TellingAList(TellingWhenItRefuses):
+    raises = False
+
+
+@pytest.mark.parametrize("policy", [Telling(), TellingWhenItRefuses("x"), TellingAList("x")])
+async def test_the_error_of_a_policy_quotes_nothing(shop: Open, policy: Policy) -> None:
+    swarm = shop(policy)
+    for check in (swarm.says, swarm.hears):
+        with pytest.raises(PolicyError) as found:
+            await check("x: the SECRET")
+        assert "SECRET" not in str(found.value)
 
 
 async def test_a_cancelled_check_is_cancelled(shop: Open) -> None:
@@ -309,13 +347,14 @@ def broken(context: PolicyContext) -> str:
 
 
 @pytest.mark.parametrize("message", [broken, number])
-async def test_a_ban_message_that_fails_is_an_error_and_the_ban_stands(
+async def test_a_ban_message_that_fails_is_an_error_and_sets_no_ban_that_nobody_is_told_of(
     shop: Open, message: Any
 ) -> None:
     swarm = shop(No("x", ban_message=message, auto_ban=True))
     with pytest.raises(PolicyError, match="ban_message"):
         await swarm.says("x")
-    assert [ban.policy for ban in await swarm.bans.read("ann")] == ["No"]
+    assert await swarm.bans.read("ann") == ()
+    assert swarm.told == []
 
 
 # -- bans
@@ -383,6 +422,52 @@ async def test_an_auto_ban_is_durable_when_the_verdict_is_there(tmp_path: Path) 
         assert await Bans(other, "shop").read("ann") == (verdict.ban,)
     async with Runtime(address) as runtime:
         assert (await Shop(runtime, [No("x")]).says("hello")).banned
+
+
+class Cancelling(No):
+    """Cancels whoever asks it, at the moment at which the ban is about to be set."""
+
+    def ban_message(self, context: PolicyContext) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "no"
+
+
+async def test_a_ban_that_is_set_is_told_of_also_where_the_caller_is_cancelled(shop: Open) -> None:
+    swarm = shop(Yes, Cancelling("x", auto_ban=True))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(swarm.says("x"))
+    async with asyncio.timeout(10):
+        while not swarm.told:
+            await asyncio.sleep(0)
+    [(verdict, text)] = swarm.told
+    assert (verdict.passed, verdict.message, text) == (("Yes",), "no", "x")
+    assert await swarm.bans.read("ann") == (verdict.ban,)
+
+
+@pytest.mark.parametrize(
+    ("said", "checked"),
+    [("x", ["validate-input"]), ("a", ["validate-input", "validate-output"])],
+)
+async def test_a_ban_is_in_the_log_and_on_the_bus_also_where_the_caller_is_cancelled(
+    said: str, checked: list[str]
+) -> None:
+    desk = Agent("desk", model=ScriptedModel("an x"))
+    swarm = Swarm("shop", [desk], policies=[Cancelling("x", auto_ban=True)])
+    heard: list[str] = []
+    async with Runtime("memory:", swarms=[swarm]) as runtime:
+        runtime.bus.listen("ann", "policy.*", lambda event: heard.append(event.type))
+        client = await runtime.client_session("ann", "shop")
+        with suppress(asyncio.CancelledError):
+            await asyncio.create_task(client.execute(said))
+        async with asyncio.timeout(10):
+            while "ban-client" not in heard:
+                await asyncio.sleep(0)
+        assert heard == [*checked, "ban-client"]
+        told = await client.session.events(types=["policy.checked", "policy.banned"])
+        assert [event.type for event in told][-2:] == ["policy.checked", "policy.banned"]
+        assert [ban.policy for ban in await swarm.bans("ann")] == ["Cancelling"]
 
 
 async def test_only_an_auto_ban_bans_and_a_ban_bans_no_further(shop: Open) -> None:

@@ -88,6 +88,7 @@ async def test_an_answer_that_is_told_again_in_any_pieces_is_delivered_once(
         assert set(kinds[1:-1]) <= {"chunk"}
         assert text_of(result["delivered"]) == text
         last = {"requestId": "r", "request": None, "text": text, "state": "done", "seq": 7}
+        last |= {"kind": None, "policy": None}
         assert result["last"] == last
         assert result["suspects"] is False
 

@@ -48,10 +48,16 @@ class Words(Policy):
     def __init__(self, words: list[str]) -> None:
         self.words = words
 
+    def validate_input(self, message: str, context: PolicyContext) -> bool:
+        return not any(word in message for word in self.words)
+
 
 @dataclass
 class Long(Policy):
     most: int
+
+    def validate_input(self, message: str, context: PolicyContext) -> bool:
+        return len(message) <= self.most
 
 
 # -- what a policy is
@@ -94,7 +100,7 @@ def test_what_a_class_sets_stays_where_the_parameters_say_nothing() -> None:
 
 
 def test_a_policy_knows_what_it_looks_at() -> None:
-    assert [(p.checks_input, p.checks_output) for p in (NoCompetitors(), Polite(), Words([]))] == [
+    assert [(p.checks_input, p.checks_output) for p in (NoCompetitors(), Polite(), Policy())] == [
         (True, False),
         (False, True),
         (False, False),
@@ -153,6 +159,9 @@ def test_what_a_class_or_an_init_of_its_own_sets_is_checked_by_the_swarm() -> No
         def __init__(self) -> None:
             pass
 
+        def validate_output(self, text: str, context: PolicyContext) -> bool:
+            return True
+
     with pytest.raises(InvalidInput, match="chunk_window of the policy 'Windy'"):
         check_policies([Windy()])
 
@@ -188,6 +197,77 @@ def test_what_is_no_policy_is_refused(wrong: Any) -> None:
 def test_a_class_that_needs_arguments_is_refused_with_what_to_write() -> None:
     with pytest.raises(InvalidInput, match=r"cannot be made without arguments.*Words\(…\)"):
         check_policies([Words])
+
+
+class Misspelled(Policy):
+    def validate_inptu(self, message: str, context: PolicyContext) -> bool:
+        return False
+
+
+class OfTheOtherLanguage(Policy):
+    def validateOutput(self, text: str, context: PolicyContext) -> bool:  # noqa: N802
+        return False
+
+
+class LooksAtNothing(Policy):
+    def check(self, message: str) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (Misspelled, r"nothing; it has 'validate_inptu': did you mean 'validate_input'\?$"),
+        (OfTheOtherLanguage, r"it has 'validateOutput': did you mean 'validate_output'\?$"),
+        (LooksAtNothing, r"neither validate_input nor validate_output, so it looks at nothing$"),
+        (Policy, r"the policy 'Policy' overrides neither"),
+    ],
+)
+def test_a_policy_that_looks_at_nothing_is_refused_with_what_may_have_been_meant(
+    wrong: type[Policy], told: str
+) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        check_policies([wrong])
+
+
+class WithoutContext(Policy):
+    def validate_input(self, message: str) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return True
+
+
+class WithMore(Policy):
+    async def validate_output(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, text: str, context: PolicyContext, client: str
+    ) -> bool:
+        return True
+
+
+class NoFunction(Policy):
+    validate_input: Any = "yes"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (WithoutContext, r"validate_input of the policy 'WithoutContext' cannot be called with \("),
+        (WithMore, r"'client'; write `def validate_output\(self, text, context\)`"),
+        (NoFunction, r"'yes' is not a callable object"),
+    ],
+)
+def test_a_validator_that_cannot_be_asked_is_refused(wrong: type[Policy], told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        check_policies([wrong])
+
+
+def test_a_validator_may_be_any_callable_of_a_text_and_a_context() -> None:
+    class Given(Policy):
+        validate_input: Any = staticmethod(lambda *given: True)
+
+        def validate_output(self, text: str, *rest: Any, strict: bool = True) -> bool:
+            return True
+
+    [policy] = check_policies([Given])
+    assert (policy.checks_input, policy.checks_output) == (True, True)
 
 
 # -- until when

@@ -27,7 +27,7 @@ from tertulia.agents.rounds import distinct
 from tertulia.agents.speakers import Speaker
 from tertulia.agents.tools import prepare
 from tertulia.agents.window import visible
-from tertulia.errors import ModelError, SchemaValidationError
+from tertulia.errors import AgentError, ModelError, SchemaValidationError
 from tertulia.messages import Message, ToolCall
 from tertulia.session import Session
 from tertulia.turns import Turn
@@ -67,11 +67,15 @@ class Answer(msgspec.Struct):
 
 
 class BrokenAnswer(Exception):
-    """A model failed after a part of its answer was handed out."""
+    """A model failed so that no other one may go on.
 
-    def __init__(self, cause: ModelError) -> None:
+    A part of its answer was handed out (`shown`), or its error is none of ours.
+    """
+
+    def __init__(self, cause: Exception, *, shown: bool) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.shown = shown
 
 
 class Asking:
@@ -122,7 +126,7 @@ class Asking:
                 return answer
             problem = _settle(answer, output)
             if problem is None:
-                if not answer.calls:
+                if not answer.calls and self._oversight is None:
                     await self._out.put(StreamEvent(type="text_delta", text=answer.text))
                 return answer
             self._turn.note(events.OUTPUT_REJECTED, _rejected(answer, problem))
@@ -177,11 +181,17 @@ class Asking:
                     finish_reasons=(answer.reason,),
                 )
         except ModelError as error:
-            if answer.usage != UsageReport():
-                self._note_usage(answer.usage)
+            self._note_usage_of_failure(answer)
             if self.shown:
-                raise BrokenAnswer(error) from error
+                raise BrokenAnswer(error, shown=True) from error
             raise
+        except AgentError:
+            raise
+        except Exception as error:
+            if self._oversight is None:
+                raise
+            self._note_usage_of_failure(answer)
+            raise BrokenAnswer(error, shown=self.shown) from error
         self._note_usage(answer.usage)
         return answer
 
@@ -227,6 +237,10 @@ class Asking:
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
         }
+
+    def _note_usage_of_failure(self, answer: Answer) -> None:
+        if answer.usage != UsageReport():
+            self._note_usage(answer.usage)
 
     def _note_usage(self, usage: UsageReport) -> None:
         """What one request consumed, as an event beside what came of it."""

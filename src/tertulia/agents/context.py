@@ -13,7 +13,7 @@ from tertulia.turns import Turn
 class RunContext:
     """The turn that a tool runs in: a parameter so annotated is left out of the tool's schema."""
 
-    __slots__ = ("agent", "key", "metadata", "session", "turn")
+    __slots__ = ("agent", "call_id", "key", "metadata", "session", "turn")
 
     def __init__(
         self,
@@ -23,6 +23,7 @@ class RunContext:
         agent: str | None,
         metadata: Mapping[str, Any],
         key: str = "",
+        call_id: str = "",
     ) -> None:
         self.session = session
         self.turn = turn
@@ -33,6 +34,8 @@ class RunContext:
         self.key = key
         """The same for the same call however often it runs: hand it to the outside world as an
         idempotency key. Empty where there is no call."""
+        self.call_id = call_id
+        """The id of the tool call. Empty where there is no call."""
 
     @property
     def state(self) -> State:
@@ -52,4 +55,5 @@ class RunContext:
             agent=self.agent,
             metadata=self.metadata,
             key=f"{self.turn.row.uid.hex()}:{self.turn.number}:{call_id}",
+            call_id=call_id,
         )

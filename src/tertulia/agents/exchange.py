@@ -40,7 +40,7 @@ class Exchange:
         self._reason: str | None = None
         self._cancel: Callable[[], Any] | None = None
         self._consumer: tuple[int, Any] | None = None
-        self._at_end: Callable[[], Any] | None = None
+        self._at_end: list[Callable[[], Any]] = []
 
     @property
     def listened(self) -> bool:
@@ -122,8 +122,8 @@ class Exchange:
         self._ended()
 
     def at_end(self, work: Callable[[], Any]) -> None:
-        """Do something once the outcome is given."""
-        self._at_end = work
+        """Do something, too, once the outcome is given."""
+        self._at_end.append(work)
 
     # -- the consumer's side
 
@@ -170,6 +170,11 @@ class Exchange:
         return self._turn
 
     @property
+    def driven(self) -> bool:
+        """Whether somebody is about to give the outcome."""
+        return not self.outcome.done and (self._cancel is not None or self._turn is not None)
+
+    @property
     def reason(self) -> str | None:
         """Why a stop was asked for before the turn had begun."""
         return self._reason
@@ -186,12 +191,25 @@ class Exchange:
         return True
 
     def _ended(self) -> None:
-        if self._at_end is not None:
-            self._at_end()
+        works, self._at_end = self._at_end, []
+        for work in works:
+            work()
+        self._let_go()
         with self._lock:
             bell, self._filled = self._filled, None
         if bell is not None:
             bell.set_result(None)
+
+    def _let_go(self) -> None:
+        """Drop what leads back to here, so that a turn goes when it has ended, not at some later
+        collection of garbage."""
+        self._cancel = None
+        if self._turn is not None:
+            self._turn.approached = _nobody
+
+
+def _nobody() -> bool:
+    return False
 
 
 def cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:

@@ -79,8 +79,6 @@ class Loop:
         self._askings: list[Asking] = []
         self._spent = NOTHING_SPENT
         self._oversight = plan.oversight
-        self._called = 0
-        """Tool calls that were made in the turn."""
 
     async def run(
         self, agent: str | None, calls: Sequence[OpenCall] = (), spent: Usage = NOTHING_SPENT
@@ -92,12 +90,9 @@ class Loop:
         self._spent = spent
         self._speak(self._plan.cast.speaker(agent))
         self._exchange.offer(StreamEvent(type="turn_started", turn=self._turn.number))
-        if self._oversight is not None:
-            said = await self._oversight.begin(self._context, resumed=self._plan.resuming)
-            if said is not None:
-                return await self.say(said)
-        if calls and not await self._resume(calls):
-            return await self._suspend()
+        ended = await self._begin(calls)
+        if ended is not None:
+            return ended
         for number in range(MAX_ROUNDS + 1):
             answer = await self._answer(may_call=number < MAX_ROUNDS)
             if isinstance(answer, Say):
@@ -107,9 +102,24 @@ class Loop:
                 return await self._complete(answer)
             if number < MAX_ROUNDS and not await self._call_tools(answer):
                 return await self._suspend()
-            if self._oversight is not None and self._oversight.instead is not None:
-                return await self.say(self._oversight.instead)
+            if said := self._said_instead():
+                return await self.say(said)
         raise ModelError(f"{self._speaker.model.name} still calls tools after {MAX_ROUNDS} rounds")
+
+    async def _begin(self, calls: Sequence[OpenCall]) -> Response | None:
+        """What comes before the model is asked; the answer, where that ends the turn."""
+        if self._oversight is not None:
+            said = await self._oversight.begin(self._context, resumed=self._plan.resuming)
+            if said is not None:
+                return await self.say(said)
+        if calls and not await self._resume(calls):
+            return await self._suspend()
+        said = self._said_instead()
+        return None if said is None else await self.say(said)
+
+    def _said_instead(self) -> Say | None:
+        """The answer that somebody gave already."""
+        return None if self._oversight is None else self._oversight.instead
 
     def _speak(self, speaker: Speaker) -> None:
         """Let an agent go on from here."""
@@ -117,6 +127,8 @@ class Loop:
         self._speaker = speaker
         if self._oversight is not None:
             self._oversight.speaks(speaker.name, first=not self._askings)
+            if self._oversight.max_tool_calls == 0:
+                speaker = self._speaker = msgspec.structs.replace(speaker, tools={})
         if self._aside is None:
             self._turn.agent = speaker.name
         self._context = RunContext(
@@ -152,8 +164,11 @@ class Loop:
                 return ruling
             if isinstance(ruling, Pass):
                 asking.complaints.clear()
-                if ruling.rest:
-                    await self._exchange.put(StreamEvent(type="text_delta", text=ruling.rest))
+                rest = ruling.rest
+                if self._speaker.output_type is not None:  # nothing of it has left yet
+                    rest = "" if answer.calls else answer.text
+                if rest:
+                    await self._exchange.put(StreamEvent(type="text_delta", text=rest))
                 return answer
             self._complain(ruling, answer.text)
 
@@ -163,8 +178,9 @@ class Loop:
         """What is to be said where there is no answer; None asks again. Else it is raised."""
         broken = isinstance(failure, BrokenAnswer)
         error = failure.cause if isinstance(failure, BrokenAnswer) else failure
+        shown = isinstance(failure, BrokenAnswer) and failure.shown
         if self._oversight is not None:
-            ruling = await self._oversight.model_failed(error, self._context, shown=broken)
+            ruling = await self._oversight.model_failed(error, self._context, shown=shown)
             if isinstance(ruling, Again):
                 self._complain(ruling, "")
                 return None
@@ -204,12 +220,11 @@ class Loop:
         turn, exchange = self._turn, self._exchange
         aside = self._aside is not None
         work = self._round(aside=aside)
-        allowed = self._allowed_calls()
 
         async def build(draft: Draft) -> Message:
             message = answer.message(self._speaker.name)
             message = message if aside else draft.message(message)
-            work.begin(draft, answer.calls, allowed)
+            work.begin(draft, answer.calls)
             return message
 
         message = await asyncio.shield(turn.append(build))
@@ -236,33 +251,27 @@ class Loop:
             self._turn, self._speaker, self._context, aside=aside, oversight=self._oversight
         )
 
-    def _allowed_calls(self) -> int | None:
-        """How many tool calls may still run in this turn; None is any number."""
-        limit = None if self._oversight is None else self._oversight.max_tool_calls
-        return None if limit is None else max(limit - self._called, 0)
-
     async def _run(self, work: ToolRound) -> bool:
         await work.run(self._tell_result)
-        self._called += work.ran
-        if work.handoff is not None:
-            await self._exchange.put(StreamEvent(type="handoff", handoff=work.handoff))
-            self._speak(self._plan.cast.speaker(work.handoff.target))
-        elif self._oversight is not None:
-            await self._follow_floor(work)
-        return not work.waiting
-
-    async def _follow_floor(self, work: ToolRound) -> None:
-        """Let whoever a tool gave the floor to go on; look after the calls that failed."""
-        if self._oversight is None:
-            return
-        floor = self._turn.row.details.agent
-        if self._aside is None and floor and floor != self._speaker.name:
-            made = HandoffMade(self._speaker.name, floor)
+        made = work.handoff or self._moved()
+        if made is not None:
             await self._exchange.put(StreamEvent(type="handoff", handoff=made))
-            self._speak(self._plan.cast.speaker(floor))
-        if work.failures and self._oversight.instead is None:
+            self._speak(self._plan.cast.speaker(made.target))
+        if self._oversight is not None and work.failures and self._oversight.instead is None:
             said = await self._oversight.tools_failed(work.failures, self._context)
             self._oversight.instead = said
+        return not work.waiting
+
+    def _moved(self) -> HandoffMade | None:
+        """Where a tool gave the floor to."""
+        floor = self._turn.row.details.agent
+        if self._oversight is None or self._aside is not None:
+            return None
+        return (
+            HandoffMade(self._speaker.name, floor)
+            if floor not in ("", None, self._speaker.name)
+            else None
+        )
 
     async def _tell_result(self, message: Message) -> None:
         if self._aside is not None:
@@ -287,6 +296,7 @@ class Loop:
                 "another one, or its session is not kept; use agent.session(…).run(…)"
             )
         turn.check()
+        await self._stage_instead()
         self._watcher.cancel()
         shown = await visible(session, turn.number, _ONLY_THE_TURN)
         messages = [m for m in shown if (m.seq or 0) >= turn.number]
@@ -298,6 +308,15 @@ class Loop:
         self._exchange.offer(event)
         return response
 
+    async def _stage_instead(self) -> None:
+        """Keep what was said in the round: it comes after the results that are waited for."""
+        said = self._said_instead()
+        if said is None:
+            return
+        self._turn.staging = True
+        message = Message.assistant(said.text, agent=self._speaker.name, metadata=said.metadata)
+        await asyncio.shield(self._turn.add_message(message))
+
     async def _complete(self, answer: Answer, *, stopped: bool = False) -> Response:
         """The last message, its usage and the end of the turn: one commit."""
         turn, exchange = self._turn, self._exchange
@@ -307,7 +326,9 @@ class Loop:
 
         async def first(draft: Draft) -> None:
             message = answer.message(self._speaker.name)
-            message = message if self._aside is not None else draft.message(message)
+            if self._aside is None:
+                draft.close_calls(turn.trace.unstarted)
+                message = draft.message(message)
             messages = [*self._askings[-1].seen, message]
             made[:] = [self._response(messages, message.text, answer.output)]
             if self._watcher is not None and turn.asked.key is not None:

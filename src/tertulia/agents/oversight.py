@@ -48,7 +48,7 @@ class Oversight:
     """Looks after one turn of an agent. Made to be subclassed."""
 
     max_tool_calls: int | None = None
-    """How many tool calls may run in the turn; the others are refused."""
+    """How many tool calls may run in the turn; none are offered where it is 0."""
     tool_timeout: float | None = None
     """Seconds for tools that have no timeout of their own."""
     instead: Say | None = None
@@ -80,6 +80,12 @@ class Oversight:
         self, failures: Sequence[ToolFailure], context: RunContext
     ) -> Say | None:
         """Tool calls of a round failed; None goes on, and the model reads their errors."""
+
+    def calls_left(self) -> int | None:
+        """How many tool calls may still run in the turn; None is any number."""
+
+    def called(self, number: int) -> None:
+        """So many tool calls more are let run; a number below 0 takes back."""
 
     def refuse_transfer(self, source: str | None, target: str) -> str | None:
         """Why the floor may not go to an agent; None if it may."""

@@ -17,7 +17,7 @@ from tertulia.agents.speakers import Speaker, Transfer
 from tertulia.closing import HARMLESS
 from tertulia.drafting import OUTCOME_UNKNOWN, Draft
 from tertulia.errors import ToolError
-from tertulia.floor import give_floor
+from tertulia.floor import floor_of, give_floor
 from tertulia.messages import Message, ToolCall
 from tertulia.resuming import OpenCall
 from tertulia.turns import Turn
@@ -82,24 +82,22 @@ class ToolRound:
         """Where the floor went."""
         self.failures: list[ToolFailure] = []
         """The calls that gave no result."""
-        self.ran = 0
+        self._ran = 0
         """How many tool calls were let run."""
 
     # -- what is to run
 
-    def begin(
-        self, draft: Draft, calls: Sequence[ToolCallMade], allowed: int | None = None
-    ) -> None:
+    def begin(self, draft: Draft, calls: Sequence[ToolCallMade]) -> None:
         """Draft that the calls of an answer are about to run, or wait for an approval.
 
-        `allowed` is how many of them may run; None is all.
+        It may be called again, for a draft that replaces the one before.
         """
         self._calls, self._transfers, self._ended, self.waiting = [], [], [], []
-        self.ran = 0
+        allowed = self._count_anew()
         for made in calls:
             tool = self._speaker.tools.get(made.call.name)
             transfer = made.call.name in self._speaker.transfers
-            if allowed is not None and self.ran >= allowed and not transfer:
+            if allowed is not None and self._ran >= allowed and not transfer:
                 self._ended.append(Ended(made.call, f"Error: {_NO_MORE}", _NO_MORE))
             elif tool is not None and tool.requires_approval and made.malformed is None:
                 if self._aside:
@@ -107,8 +105,20 @@ class ToolRound:
                     continue
                 self.waiting.append(made.call)
                 draft.add(events.APPROVAL_REQUESTED, self._described(made.call))
+                self._ran += 1
             else:
                 self._start(draft, made)
+                self._ran += not transfer
+        if self._oversight is not None:
+            self._oversight.called(self._ran)
+
+    def _count_anew(self) -> int | None:
+        """How many calls may run; None is any number."""
+        earlier, self._ran = self._ran, 0
+        if self._oversight is None:
+            return None
+        self._oversight.called(-earlier)
+        return self._oversight.calls_left()
 
     def resume(self, draft: Draft, calls: Iterable[OpenCall]) -> None:
         """Draft what becomes of calls that were open when their process died or let go."""
@@ -134,7 +144,6 @@ class ToolRound:
         body = {"call": made.call.id, "name": made.call.name, "effect": effect}
         draft.add(events.TOOL_CALLED, body)
         transfer = tool is None and made.call.name in self._speaker.transfers
-        self.ran += not transfer
         (self._transfers if transfer else self._calls).append(made)
 
     def _described(self, call: ToolCall) -> dict[str, Any]:
@@ -202,7 +211,7 @@ class ToolRound:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            text = _described(error)
+            text = described(error)
             return Ended(call, f"Error: {text}", text, cause=error)
 
     async def _invoke(self, made: ToolCallMade) -> str:
@@ -268,8 +277,12 @@ class ToolRound:
 
         async def build(draft: Draft) -> list[Message]:
             stored = [self._draft(draft, each) for each in ended]
-            if not self._aside:
-                body = {"from": made.source, "to": made.target, "reason": made.reason}
+            if not self._aside:  # a tool of the round may have given the floor away before
+                body = {
+                    "from": floor_of(draft) or made.source,
+                    "to": made.target,
+                    "reason": made.reason,
+                }
                 draft.add(events.HANDOFF, body, actor="agent")
                 give_floor(draft, made.target)
             return [message for message in stored if message is not None]
@@ -309,7 +322,7 @@ def distinct(calls: Sequence[ToolCallMade], used: Collection[str]) -> list[ToolC
     return result
 
 
-def _described(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """An error as a model reads it; whatever a tool raised, it is short and can be stored."""
     kind = type(error).__name__
     try:

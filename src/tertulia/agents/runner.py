@@ -132,10 +132,10 @@ class Runner(ABC):
             cast=self._cast(session, message, _options(options)),
             by_floor=floor,
             resuming=request is None if resuming is None else resuming,
-            oversight=self._oversight(session),
+            oversight=self._oversight(session, message),
         )
 
-    def _oversight(self, session: Session) -> Oversight | None:  # noqa: B027
+    def _oversight(self, session: Session, request: Message | None) -> Oversight | None:  # noqa: B027
         """What looks after the turn that is about to begin; nothing, unless one is made here."""
 
 

@@ -159,10 +159,13 @@ class Cast:
         stand_ins: Sequence[Member] = (),
         *,
         routed: Collection[str | None] = (),
+        closed: bool = False,
     ) -> None:
         self._first = first
         self._options = options
         self._known = known
+        self._closed = closed
+        """Nobody is reached who is not known, and all handoffs were checked."""
         self._stand_ins = list(stand_ins)
         self._routed = routed
         """Those whose floor is not kept: the first one answers after them."""
@@ -218,19 +221,21 @@ class Cast:
         """Raise ConfigurationError for an agent that cannot speak, or hand over to nobody."""
         self.speaker(None)
         firsts = [self._first, *self._stand_ins]
-        if any(member.handoffs for member in firsts):
+        if not self._closed and any(member.handoffs for member in firsts):
             for member in _reachable(firsts, {}).values():
                 transfers(member.handoffs, self._members)
 
     def _made(self, member: Member) -> Speaker:
         found = self._speakers.get(id(member))
         if found is None:
-            known = self._members if member.handoffs else {}
+            known: Mapping[str, Member] = self._members if member.handoffs else {}
             found = self._speakers[id(member)] = member.speaker(self._options, known)
         return found
 
     @cached_property
-    def _members(self) -> dict[str, Member]:
+    def _members(self) -> Mapping[str, Member]:
+        if self._closed:
+            return self._known
         return _reachable([self._first, *self._stand_ins], self._known)
 
 

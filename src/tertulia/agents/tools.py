@@ -24,7 +24,12 @@ from tertulia.errors import InvalidInput, ToolError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TIMEOUT = 30.0
+
+class _Usual(float):
+    """The timeout of a tool that names none."""
+
+
+TIMEOUT = _Usual(30.0)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -105,7 +110,7 @@ class Tool(Generic[P, R]):
     ) -> str:
         """Call it as a model asks for it; the result as text, which is never empty.
 
-        `limit` is a timeout in seconds for a tool that has none of its own.
+        `limit` is the timeout in seconds where the tool names none.
 
         Raises ToolError for bad arguments, a timeout and a result that is no JSON or too long;
         else what the function raises.
@@ -115,7 +120,9 @@ class Tool(Generic[P, R]):
             positional, named = self._described()[1].arguments(given, context)
         except ValueError as error:
             raise ToolError(f"bad arguments: {error}") from None
-        seconds = limit if self.timeout is None else self.timeout
+        own = self.timeout
+        usual = own is None or isinstance(own, _Usual)
+        seconds = limit if usual and limit is not None else own
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:

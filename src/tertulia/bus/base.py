@@ -27,7 +27,7 @@ Listener = Callable[["BusEvent"], Any]
 Filter = Callable[["BusEvent"], object]
 
 
-class BusEvent(msgspec.Struct, frozen=True, kw_only=True):
+class BusEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that happened to a client. All listeners get the same object: do not change it.
 
     `seq` is its position in the client's log, where it has one; `time` is in microseconds since
@@ -223,8 +223,8 @@ class Bus(Protocol):
         """
         ...
 
-    def publish(self, event: BusEvent) -> int:
-        """Give an event to its listeners; how many. Neither waits, nor checks, nor raises."""
+    def publish(self, *events: BusEvent) -> int:
+        """Give events to their listeners; how many. Neither waits, nor checks, nor raises."""
         ...
 
     def wants(self, client_id: str, topic: str) -> bool:

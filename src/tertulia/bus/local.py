@@ -20,7 +20,7 @@ from tertulia.bus.base import (
 from tertulia.bus.delivery import InTask, assign
 from tertulia.bus.handles import BusEvents, Once, Subscription
 from tertulia.bus.mailbox import Loop, Mailbox, running_loop
-from tertulia.bus.registry import Mailboxes, Registry
+from tertulia.bus.registry import Registry
 from tertulia.clock import Clock, SystemClock
 from tertulia.errors import InvalidInput
 
@@ -93,8 +93,8 @@ class LocalBus:
             await asyncio.sleep(max(pauses))
         return len(given)
 
-    def publish(self, event: BusEvent) -> int:
-        return len(self._publish(event))
+    def publish(self, *events: BusEvent) -> int:
+        return len(self._publish(*events))
 
     def wants(self, client_id: str, topic: str) -> bool:
         return bool(self._registry.find(client_id, topic))
@@ -134,18 +134,22 @@ class LocalBus:
             raise InvalidInput(f"size is a whole number from 1 to {MAX_SIZE}, not {size!r}")
         return Mailbox(self._registry, check_listened(client_id), pattern, size)
 
-    def _publish(self, event: BusEvent) -> Mailboxes:
-        """Put an event into the mailboxes that want it, and wake the runners that rest."""
+    def _publish(self, *events: BusEvent) -> list[Mailbox]:
+        """Put events into the mailboxes that want them, and wake the runners that rest."""
         registry = self._registry
+        given: list[Mailbox] = []
+        resting: list[Mailbox] = []
         with registry.lock:
-            found = registry.find(event.client_id, event.topic)
-            resting = [mailbox for mailbox in found if mailbox.put(event)]
+            for event in events:
+                found = registry.find(event.client_id, event.topic)
+                given += found
+                resting += [mailbox for mailbox in found if mailbox.put(event)]
         if resting:
             running = running_loop()
             for mailbox in resting:
                 mailbox.runner.wake(running)
         registry.attend()
-        return found
+        return given
 
 
 def _task(mailbox: Mailbox, loop: Loop) -> asyncio.Task[None] | None:

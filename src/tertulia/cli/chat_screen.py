@@ -56,16 +56,15 @@ def _put(text: str) -> None:
     sys.stdout.flush()
 
 
-async def show_turn(stream: Any, name: str) -> Any:
+async def show_turn(stream: Any, name: str) -> None:
     """Print a turn as it happens: text as it comes, tool calls and their results, handoffs.
 
-    `name` is the agent that has the floor. Returns the response.
+    `name` is the agent that has the floor.
     """
     line = _Line(name)
     try:
         async for event in stream:
             _show(event, line)
-        return stream.response
     finally:
         close = getattr(stream, "aclose", None)
         if close is not None:

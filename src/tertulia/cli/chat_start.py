@@ -28,7 +28,8 @@ STAND_IN = (
 
 TRY = (
     "\nTry: what is 12 * 12?  or  order two coffees  or  /summary. End this process with kill -9 "
-    "at\nany time, and start it again: it goes on where it was."
+    "at\nany time, and start it again: it goes on where it was. Policies, bans and the way between "
+    "agents:\ntertulia chat --swarm tertulia.cli.demo_swarm (or make demo-swarm)."
 )
 
 
@@ -48,6 +49,11 @@ def model_of(named: str | None) -> str:
     if configured:
         return configured
     return next((model for key, model in BY_KEY if os.environ.get(key)), OFFLINE)
+
+
+def model_line(model: str) -> str:
+    """Which model answers, and whether it is one."""
+    return f"model    {model}{f' ({STAND_IN})' if model == OFFLINE else ''}"
 
 
 def check_key(model: str) -> None:
@@ -78,10 +84,10 @@ async def begin(runtime: Runtime, wanted: Wanted, model: str) -> Talk:
         runtime=runtime,
     )
     click.echo(f"session  {session_id} ({'new' if row is None else _summary(row)})")
-    click.echo(f"model    {model}{f' ({STAND_IN})' if model == OFFLINE else ''}")
+    click.echo(model_line(model))
     talk = Talk(runtime, session, agent.name)
     if row is not None:
-        await _where_it_was(talk, row)
+        await where_it_was(talk, row)
     click.echo("\nSay something, or /help." + (TRY if row is None else ""))
     return talk
 
@@ -120,7 +126,7 @@ def _summary(row: SessionRow) -> str:
     return f"goes on: {shown}last active {texts.moment(row.active)}"
 
 
-async def _where_it_was(talk: Talk, row: SessionRow) -> None:
+async def where_it_was(talk: Talk, row: SessionRow) -> None:
     """Show where the conversation was, and what becomes of a turn that is open in it."""
     chat_screen.where_it_was(await talk.session.history(limit=8))
     if row.open_turn is None:

@@ -39,6 +39,7 @@ class Talk:
         """A turn is open that nobody runs, and that can go on."""
         self.waiting: list[Approval] = []
         """The tool calls that the next lines decide on."""
+        self.help = HELP
         self._name = name
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
@@ -65,7 +66,13 @@ class Talk:
         elif self.waiting:
             await self._told(self._decide(line))
         else:
-            await self._told(self._turn(self.session.stream_async(line)))
+            await self._told(self.say(line))
+
+    async def say(self, line: str) -> None:
+        """One turn of the agent that has the floor."""
+        stream = self.session.stream_async(line)
+        await chat_screen.show_turn(stream, self.session.floor or self._name)
+        self.waiting = stream.response.pending
 
     async def go_on(self) -> None:
         """Go on with the turn that is open."""
@@ -86,10 +93,6 @@ class Talk:
             chat_screen.complain(str(error) or type(error).__name__)
         except Exception as error:
             chat_screen.complain(f"{type(error).__name__}: {error}")
-
-    async def _turn(self, stream: Any) -> None:
-        response = await chat_screen.show_turn(stream, self.session.floor or self._name)
-        self.waiting = response.pending
 
     async def _decide(self, line: str) -> None:
         """Approve the first call that waits, or reject it; when none is left the turn goes on."""
@@ -132,7 +135,7 @@ class Talk:
         texts.print_facts([("about", summary.about), first, *others])
 
     async def _help(self, _rest: str) -> None:
-        click.echo(HELP)
+        click.echo(self.help)
 
     async def _history(self, _rest: str) -> None:
         messages = await self.session.history()

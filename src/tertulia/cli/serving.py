@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import socket
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
 
 from tertulia.agents.runner import Runner
-from tertulia.cli import places
+from tertulia.cli import loading, places
 from tertulia.errors import UsageError
 
 
@@ -65,44 +60,9 @@ def _app(target: str) -> Any:
     """The app in a file or module. Raises UsageError."""
     from tertulia.server import AgentApp
 
-    place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
-    found = _found(_module(place), name, place)
+    found = loading.loaded(target, ("app", "setup", "agent"))
     if isinstance(found, AgentApp):
         return found
     if isinstance(found, Runner):
         return AgentApp(agent=found)
     return AgentApp(found)
-
-
-def _found(module: ModuleType, name: str, place: str) -> Any:
-    if name:
-        if not hasattr(module, name):
-            raise UsageError(f"{place} has no {name!r}; say another NAME in {place}:NAME")
-        return getattr(module, name)
-    for usual in ("app", "setup", "agent"):
-        if hasattr(module, usual):
-            return getattr(module, usual)
-    raise UsageError(f"{place} has no app, setup or agent; say which in {place}:NAME")
-
-
-def _module(place: str) -> ModuleType:
-    """A module by the path of its file, or by its name."""
-    path = Path(place)
-    if path.suffix != ".py" and not path.exists():
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            if error.name and place.startswith(error.name):
-                raise UsageError(f"there is no file or module {place!r}") from error
-            raise
-    if not path.is_file():
-        raise UsageError(f"there is no file {place!r}")
-    sys.path.insert(0, str(path.parent.resolve()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{place!r} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module

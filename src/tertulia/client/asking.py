@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Self
+from typing import Any, Self
 
 from tertulia.errors import LiveError
 from tertulia.wire.events import (
@@ -40,7 +40,7 @@ class Piece(str):
 class Reply(str):
     """The whole text of an answer."""
 
-    __slots__ = ("interrupted", "request_id", "seq")
+    __slots__ = ("interrupted", "metadata", "request_id", "seq")
 
     request_id: str | None
     """The id of the answer."""
@@ -48,10 +48,14 @@ class Reply(str):
     """Whether it was stopped before its end."""
     seq: int | None
     """The position of its message in the log of the session; None where it was not kept."""
+    metadata: dict[str, Any]
+    """What the server says of it; a `kind` such as ``ban`` where it is no plain answer, and the
+    `policy` that refused."""
 
     def __new__(cls, text: str, end: ResponseEnd) -> Self:
         made = super().__new__(cls, text)
         made.request_id, made.interrupted, made.seq = end.request_id, end.interrupted, end.seq
+        made.metadata = dict(end.metadata or {})
         return made
 
 

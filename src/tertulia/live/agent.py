@@ -12,7 +12,7 @@ from tertulia.agents.runner import Runner, answer, go_on
 from tertulia.agents.streaming import AsyncStream
 from tertulia.errors import AgentError, InvalidInput, TurnInterrupted
 from tertulia.live.answers import Answer
-from tertulia.live.ends import ENDS, end_of, request_id_of
+from tertulia.live.ends import ENDS, end_of, nature_of, request_id_of
 from tertulia.live.inbox import SIZE
 from tertulia.live.interrupts import not_answered
 from tertulia.live.output import Answering
@@ -61,6 +61,8 @@ class AgentNode(Answering):
         """What the user got of an answer that was cut."""
         self.__asked: dict[str, Any] | None = None
         """Which request the answer is for, as the client is told."""
+        self.__nature: dict[str, Any] = {}
+        """What its newest message is, where that is no plain answer."""
         self.__sent = 0
         """Characters of the answer that were sent on."""
         self.__settled = 0
@@ -184,6 +186,7 @@ class AgentNode(Answering):
     async def _begin(self, turn: int | None) -> None:
         self._request_id = self._newest = request_id_of(turn or 0)
         self.__sent = self.__settled = 0
+        self.__nature = {}
         await self.send_event(ResponseStart(request_id=self._request_id, metadata=self.__asked))
 
     async def _say_again(self, turn: int) -> None:
@@ -201,8 +204,10 @@ class AgentNode(Answering):
             self.__waits = True
             calls = [msgspec.to_builtins(approval) for approval in event.response.pending]
             await self.send_event(AgentLog(name="approval.requested", payload={"calls": calls}))
-        elif event.type == "message" and event.message is not None and event.message.tool_calls:
-            self.__settled = self.__sent
+        elif event.type == "message" and event.message is not None:
+            self.__nature = nature_of(event.message.metadata)
+            if event.message.tool_calls:
+                self.__settled = self.__sent
 
     async def _end(self, turn: int) -> None:
         """The end of the answer."""
@@ -211,12 +216,13 @@ class AgentNode(Answering):
         ended = await end_of(self.session.conversation, turn)
         waits, self.__waits = self.__waits, False
         interrupted, discarded = (not waits, False) if ended is None else ENDS[ended.type]
+        nature = {} if discarded else self.__nature
         await self.send_event(
             ResponseEnd(
                 request_id=request_id_of(turn),
                 interrupted=cut is not None or interrupted,
                 discarded=discarded,
-                metadata=self.__asked,
+                metadata={**(self.__asked or {}), **nature} or None,
             )
         )
         if cut is not None and not interrupted and not waits:

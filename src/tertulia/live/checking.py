@@ -11,9 +11,10 @@ from tertulia.live.nodes import Node
 class SetupChecked(BaseException):
     """Raised by `start` where a setup handler is only checked; no handler should catch it."""
 
-    def __init__(self, graph: dict[str, Any]) -> None:
+    def __init__(self, graph: Graph[Node]) -> None:
         super().__init__("the setup handler was checked")
-        self.graph = graph
+        self.graph = drawn(graph)
+        self.nodes = graph.nodes
 
 
 def checked(error: BaseException) -> SetupChecked | None:

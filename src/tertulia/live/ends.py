@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 from tertulia import events as facts
@@ -28,6 +30,15 @@ def turn_of(request_id: str | None) -> int | None:
     """The turn in which an agent gives an answer; None for the answers of other nodes."""
     given = (request_id or "").removeprefix(_PREFIX)
     return int(given) if given != request_id and given.isdecimal() and given.isascii() else None
+
+
+def nature_of(message: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a client is told of an answer that is no plain one, by the metadata of its message:
+    its `kind`, such as ``ban``, and the `policy` that refused."""
+    given = message or {}
+    kind, policy = given.get("kind"), given.get("policy")
+    told = {"kind": kind, "policy": policy} if isinstance(kind, str) else {}
+    return {name: value for name, value in told.items() if isinstance(value, str)}
 
 
 def answer_id(request: LLMRequest) -> str:

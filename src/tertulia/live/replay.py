@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from tertulia import events as facts
 from tertulia import following
 from tertulia.codec import event_of
 from tertulia.events import Event
-from tertulia.live.ends import ENDS, end_event, turn_of
+from tertulia.live.ends import ENDS, end_event, nature_of, turn_of
 from tertulia.live.scribe import live_of
 from tertulia.session import Session
 from tertulia.wire.events import (
@@ -26,6 +27,7 @@ from tertulia.wire.events import (
 )
 
 PAGE = 200
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Replay:
@@ -127,9 +129,11 @@ class Replay:
         request: str | None = asked if asked is not None else await self._request(turn)
         found = await self._read(turn - 1, PAGE, [facts.MESSAGE_ADDED])
         said = [each.body or {} for each in found if each.turn == turn and each.seq <= event.seq]
-        texts = [_text(body) for body in said if body.get("role") == "assistant"]
-        text = "" if end.discarded else "".join(texts)
-        return self._answer(end, text, event, request)
+        given = [body for body in said if body.get("role") == "assistant"]
+        if end.discarded or not given:
+            return self._answer(end, "", event, request)
+        text = "".join(_text(body) for body in given)
+        return self._answer(end, text, event, request, nature_of(given[-1].get("metadata")))
 
     async def _request(self, turn: int) -> str | None:
         """The id of the request that a node answers in a turn."""
@@ -139,7 +143,12 @@ class Replay:
         return self._requests[turn]
 
     def _answer(
-        self, end: ResponseEnd, text: str, event: Event, request: str | None
+        self,
+        end: ResponseEnd,
+        text: str,
+        event: Event,
+        request: str | None,
+        nature: Mapping[str, Any] = NOTHING,
     ) -> Iterable[LiveEvent]:
         request_id = end.request_id or ""
         self.given.add(request_id)
@@ -148,7 +157,8 @@ class Replay:
         yield ResponseStart(request_id=request_id, resumed=True, metadata=metadata, timestamp=time)
         if text:
             yield ResponseChunk(text=text, request_id=request_id, offset=0, timestamp=time)
-        yield msgspec.structs.replace(end, seq=event.seq, metadata=metadata, timestamp=time)
+        told = {**(metadata or {}), **nature} or None
+        yield msgspec.structs.replace(end, seq=event.seq, metadata=told, timestamp=time)
 
 
 async def request_in(session: Session, turn: int) -> str | None:

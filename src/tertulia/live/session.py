@@ -15,7 +15,7 @@ from tertulia.errors import AgentError, SessionEnded, SessionNotFound, StoreErro
 from tertulia.graph import Graph
 from tertulia.live import link as links
 from tertulia.live.answers import Answers
-from tertulia.live.checking import SetupChecked, drawn
+from tertulia.live.checking import SetupChecked
 from tertulia.live.context import Context
 from tertulia.live.hooks import Handler, Hooks
 from tertulia.live.inlet import Inlet
@@ -145,7 +145,7 @@ class AgentSession:
         """
         plan = self.graph.lock()
         if self._checking:
-            raise SetupChecked(drawn(self.graph))
+            raise SetupChecked(self.graph)
         self.sink.link(joins=plan.sink_is_join)
         leaves = {id(leaf) for leaf in plan.leaves}
         for link in plan.links:

@@ -196,8 +196,8 @@ class Sink:
     def _said(self, event: LiveEvent) -> Said:
         """What of an event is a message of the conversation."""
         if isinstance(event, AgentSpeak) and event.text.strip():
-            live = {"live": {"speak": event.id}}
-            return Said(event, Message.assistant(event.text, metadata=live))
+            metadata = {**(event.metadata or {}), "live": {"speak": event.id}}
+            return Said(event, Message.assistant(event.text, metadata=metadata))
         if isinstance(event, ResponseEnd):
             return self._said_answer(event)
         return Said(event)

@@ -5,18 +5,22 @@ The table dispatches requests, checks them and describes itself as an OpenAPI do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from tertulia.agents.runner import Runner
 from tertulia.approvals import Approval
 from tertulia.doors import Outcome
 from tertulia.runtime import Runtime
-from tertulia.server import openapi, requests, session_calls, turn_calls, views
+from tertulia.server import openapi, requests, session_calls, swarm_api, turn_calls, views
 from tertulia.server.operations import (
+    SLASH,
     Authenticate,
     Call,
     Endpoint,
@@ -28,6 +32,13 @@ from tertulia.server.reaching import PREFIX
 from tertulia.session import Session
 
 _ONE = f"{PREFIX}/{{id}}"
+
+_SAY = "say something to it with POST {client}/execute"
+_RESUME = "go on with POST {client}/resume"
+_READ = "read its messages, or follow GET /v1/bus; the log is for the server's own code"
+_OURS = "the server's own code decides this"
+_LET_GO = "DELETE {client} lets go of what lives of it; only the server's own code removes it"
+"""What somebody with a name does with a conversation with a swarm."""
 
 
 async def _document(call: Call) -> Response:
@@ -44,6 +55,7 @@ OPERATIONS = (
         body=requests.NewSession,
         answer=views.SessionDetail,
         status=201,
+        in_swarm=_SAY,
     ),
     Operation(
         name="listSessions",
@@ -71,6 +83,7 @@ OPERATIONS = (
         handle=session_calls.delete,
         query=requests.OfSession,
         answer=views.ReceiptShown,
+        in_swarm=_LET_GO,
     ),
     Operation(
         name="listMessages",
@@ -91,6 +104,7 @@ OPERATIONS = (
         body=requests.NewMessages,
         answer=views.MessagesStored,
         status=201,
+        in_swarm=_SAY,
     ),
     Operation(
         name="listEvents",
@@ -100,6 +114,7 @@ OPERATIONS = (
         handle=session_calls.events,
         query=requests.EventsAsked,
         answer=views.EventPage,
+        in_swarm=_READ,
     ),
     Operation(
         name="followEvents",
@@ -108,7 +123,8 @@ OPERATIONS = (
         summary="Follow the log as server-sent events; the header last-event-id resumes",
         handle=session_calls.follow,
         query=requests.FollowAsked,
-        streams=views.EventShown,
+        streams=(views.EventShown,),
+        in_swarm=_READ,
     ),
     Operation(
         name="runTurn",
@@ -119,7 +135,8 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Run,
         answer=views.Answer,
-        streams=views.TurnEvent,
+        streams=(views.TurnEvent,),
+        in_swarm=_SAY,
     ),
     Operation(
         name="resumeTurn",
@@ -130,6 +147,7 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Resume,
         answer=views.Answer,
+        in_swarm=_RESUME,
     ),
     Operation(
         name="decideApproval",
@@ -140,6 +158,7 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Decision,
         answer=Approval,
+        in_swarm=_OURS,
     ),
     Operation(
         name="forkSession",
@@ -151,6 +170,7 @@ OPERATIONS = (
         body=requests.NewFork,
         answer=views.SessionDetail,
         status=201,
+        in_swarm=_OURS,
     ),
     Operation(
         name="endSession",
@@ -161,7 +181,9 @@ OPERATIONS = (
         query=requests.OfSession,
         body=requests.Ending,
         answer=views.SessionDetail,
+        in_swarm=_OURS,
     ),
+    *swarm_api.OPERATIONS,
     Operation(
         name="readDocument",
         method="GET",
@@ -208,7 +230,19 @@ def _served(service: Service) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, Endpoint(service, path, there)) for path, there in by_path.items()]
+    return [_Exact(path, Endpoint(service, path, there)) for path, there in by_path.items()]
+
+
+class _Exact(Route):
+    """A route in whose path ``%2F`` is a part of an id, and parts nothing."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the path of a request is of this route."""
+        raw: bytes | None = scope.get("raw_path")
+        if raw is not None and b"%2f" in raw.lower():
+            kept = re.sub("%2f", SLASH, raw.decode("latin-1"), flags=re.IGNORECASE)
+            scope = {**scope, "path": unquote(kept)}
+        return super().matches(scope)
 
 
 def _named(agent: Runner | None, agents: Mapping[str, Runner]) -> dict[str, Runner]:

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute
 from tertulia import settings as configured
 from tertulia.agents.runner import Runner
 from tertulia.doors import Outcome
-from tertulia.errors import InvalidInput, Unauthorized
+from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
 from tertulia.live.agent import AgentNode
 from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
@@ -30,6 +30,8 @@ from tertulia.server.origins import host_allowed, is_loopback, origin_allowed
 from tertulia.server.redaction import redact_logs
 from tertulia.server.socket import LiveSocket, Receive, Scope, Send
 from tertulia.server.telephony import Telephony
+from tertulia.swarm import Swarm
+from tertulia.swarm.node import SwarmNode
 from tertulia.wire.frames import MAX_FRAME
 
 _log = logging.getLogger("tertulia.server")
@@ -39,7 +41,10 @@ class AgentApp:
     """Serves a setup handler: for each client that connects it is called with an `AgentSession`.
 
     It is an ASGI application, and `run` serves it. `agent` alone, without a setup handler, is
-    answered by one `AgentNode`; `agents` are also found by name in the HTTP API.
+    answered by one `AgentNode`; `agents` are also found by name in the HTTP API. `swarms` are
+    added to the runtime, whose swarms the HTTP API serves; so are those of the `SwarmNode`s that
+    the setup handler adds. One of them alone, without a setup handler and an agent, is answered by
+    a `SwarmNode`.
 
     `store` is an address or a store, `runtime` a Runtime of yours. `auth` is ``Token(…)``,
     ``JWT(…)`` or ``"off"``; None needs no token on loopback, and refuses to serve other addresses.
@@ -62,6 +67,7 @@ class AgentApp:
         *,
         agent: Runner | None = None,
         agents: Mapping[str, Runner] | None = None,
+        swarms: Sequence[Swarm] = (),
         store: Any = None,
         runtime: Runtime | None = None,
         auth: Authenticator | str | None = None,
@@ -79,7 +85,7 @@ class AgentApp:
         show_errors: bool | None = None,
         path: str = "/ws",
     ) -> None:
-        self._setup = _setup_of(setup_handler, agent)
+        self._setup = _setup_of(setup_handler, agent, swarms)
         self._auth = auth
         self._show_errors = show_errors
         self._origins = _texts(origins, "origins")
@@ -96,6 +102,8 @@ class AgentApp:
         self._own_runtime = runtime is None
         self.runtime = runtime or Runtime(configured.store() if store is None else store)
         """Where sessions are kept."""
+        for swarm in swarms:
+            self.runtime.clients.add(swarm)
         self._authenticator: Authenticator | None = None
         self._host: str | None = None
         self._resolved = False
@@ -220,10 +228,21 @@ class AgentApp:
             routes.extend(self._telephony.routes(self.hub, self.runtime, self._limits))
         return routes
 
+    def _find_swarms(self) -> None:
+        """Serve the swarms of the graph over HTTP too, before the first client comes."""
+        try:
+            for node in self.hub.nodes:
+                if isinstance(node, SwarmNode):
+                    self.runtime.clients.add(node.swarm)
+        except ConfigurationError as error:
+            self.hub.not_ready = str(error)
+            _log.error("the setup handler is not ready: %s", error)
+
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
         redact_logs()
         await self.hub.check()
+        self._find_swarms()
         try:
             yield
         finally:
@@ -251,20 +270,31 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _setup_of(setup: Setup | None, agent: Runner | None) -> Setup:
-    if setup is None and agent is None:
-        raise InvalidInput("the setup handler is an async function; give one, or agent=")
+def _setup_of(setup: Setup | None, agent: Runner | None, swarms: Sequence[Swarm]) -> Setup:
     if setup is not None:
         if not callable(setup):  # pyright: ignore[reportUnnecessaryComparison]
-            raise InvalidInput(f"the setup handler is an async function, not {setup!r}")
+            raise InvalidInput(
+                f"the setup handler is an async function, not {setup!r}{_hint(setup)}"
+            )
         return setup
+    if agent is None and len(swarms) != 1:
+        raise InvalidInput(
+            "the setup handler is an async function; give one, or agent=, or one swarm in swarms="
+        )
 
-    async def answered_by_agent(session: AgentSession) -> None:
-        session.add_node(AgentNode(cast("Runner", agent)))
+    async def answered(session: AgentSession) -> None:
+        session.add_node(SwarmNode(swarms[0]) if agent is None else AgentNode(agent))
         await session.start()
         await session.wait_until_complete()
 
-    return answered_by_agent
+    return answered
+
+
+def _hint(given: Any) -> str:
+    """Where something else than a setup handler goes."""
+    if isinstance(given, Swarm):
+        return "; write AgentApp(swarms=[…])"
+    return "; write AgentApp(agent=…)" if isinstance(given, Runner) else ""
 
 
 def _limits(connections: int, frame: int, rate: float | None, init_in: float) -> Limits:

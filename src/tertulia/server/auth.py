@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from tertulia.bus.base import EVERYONE
 from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
 from tertulia.server.origins import is_loopback
 from tertulia.values import identifier
@@ -23,10 +24,20 @@ SHARED_USER = "shared"
 _logger = logging.getLogger("tertulia.server")
 
 
-class Principal(msgspec.Struct, frozen=True):
-    """Who has connected; `user` owns the sessions that are opened."""
+NOT_A_USER = "nobody can be named '*', which stands for everybody; ask for another name"
 
-    user: str
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who has connected; `user` owns the sessions that are opened, None is trusted code.
+
+    Raises Unauthorized for the user ``*``.
+    """
+
+    user: str | None
+
+    def __post_init__(self) -> None:
+        if self.user == EVERYONE:
+            raise Unauthorized(NOT_A_USER)
 
 
 @runtime_checkable
@@ -43,7 +54,8 @@ class Token:
     """Static tokens: who shows one of them is let in, as the user that it belongs to.
 
     `Token("…")` is one token for all, who then are one user, named "shared" or as `user=` says;
-    `Token({"…": "alice", "…": "bob"})` has one for each user. Only digests of them are kept. A
+    `Token({"…": "alice", "…": "bob"})` has one for each user. `trusted` is one more, for code that
+    may do everything, such as another server of yours. Only digests of them are kept. A
     token has at least 8 characters, all of them visible ASCII, so that it can be sent in a header.
 
     Raises ConfigurationError for a token that is empty, too short or cannot be sent.
@@ -51,7 +63,9 @@ class Token:
 
     __slots__ = ("_users",)
 
-    def __init__(self, token: str | Mapping[str, str], *, user: str | None = None) -> None:
+    def __init__(
+        self, token: str | Mapping[str, str], *, user: str | None = None, trusted: str | None = None
+    ) -> None:
         if isinstance(token, Mapping):
             if user is not None:
                 raise ConfigurationError("leave out user=: a mapping names the user of each token")
@@ -60,7 +74,11 @@ class Token:
             users = {token: SHARED_USER if user is None else user}
         if not users:
             raise ConfigurationError("no token was given; write Token({'…': 'alice'})")
-        self._users = tuple((_digest(_checked(each)), _named(who)) for each, who in users.items())
+        if trusted in users:
+            raise ConfigurationError("the trusted token is that of a user too; make another one")
+        named = tuple((_digest(_checked(each)), _named(who)) for each, who in users.items())
+        ours = () if trusted is None else ((_digest(_checked(trusted)), None),)
+        self._users: tuple[tuple[bytes, str | None], ...] = (*named, *ours)
 
     def authenticate(self, token: str | None) -> Principal:
         """The user of this token. Raises Unauthorized."""
@@ -173,6 +191,8 @@ def _checked(token: Any) -> str:
 
 def _named(user: Any) -> str:
     """The name of a user. Raises ConfigurationError."""
+    if user == EVERYONE:
+        raise ConfigurationError("no user can be named '*', which stands for everybody")
     try:
         return identifier(user, "the user of a token")
     except InvalidInput as error:

@@ -15,6 +15,7 @@ from tertulia.errors import AccessDenied
 from tertulia.live import link as links
 from tertulia.live.checking import checked
 from tertulia.live.link import Link
+from tertulia.live.nodes import Node
 from tertulia.live.session import AgentSession, Settings
 from tertulia.runtime import Runtime
 from tertulia.session import Session
@@ -60,6 +61,8 @@ class Hub:
         """Why the server is not ready, if it is not."""
         self.graph: dict[str, Any] = {"nodes": [], "edges": []}
         """The graph that the setup handler builds."""
+        self.nodes: tuple[Node, ...] = ()
+        """The nodes that it made when it was checked; they never start."""
 
     def show_errors(self, shown: bool) -> None:
         """Whether clients are told the texts of exceptions."""
@@ -192,7 +195,7 @@ class Hub:
         except BaseException as error:
             done = checked(error)
             if done is not None:
-                self.graph = done.graph
+                self.graph, self.nodes = done.graph, done.nodes
                 return None
             if not isinstance(error, Exception):
                 raise

@@ -19,6 +19,7 @@ _PARAMETER = re.compile(r"{(\w+)}")
 _HEADERS = {
     "followEvents": ("Last-Event-ID", "The seq that the client has seen last."),
     "runTurn": ("Idempotency-Key", "A repetition with the same key runs once."),
+    "executeMessage": ("Idempotency-Key", "A repetition with the same key runs once."),
     "appendMessages": ("Idempotency-Key", "A repetition with the same key is stored once."),
 }
 """The headers that an operation reads."""
@@ -51,7 +52,7 @@ def _schemas(operations: Iterable[Operation]) -> tuple[dict[Any, Schema], dict[s
     """The schema of every type that an operation takes or gives, and what they refer to."""
     kinds: dict[Any, None] = {Problem: None, Failure: None}
     for each in operations:
-        named = (each.query, each.body, each.answer, each.streams)
+        named = (each.query, each.body, each.answer, *each.streams)
         kinds.update((kind, None) for kind in named if kind is not None)
     made, components = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
     return dict(zip(kinds, made, strict=True)), components
@@ -85,8 +86,8 @@ def _answer(operation: Operation, schemas: dict[Any, Schema]) -> Schema:
     content: Schema = {}
     if operation.answer is not None:
         content["application/json"] = {"schema": schemas[operation.answer]}
-    if operation.streams is not None:
-        data = {"anyOf": [schemas[operation.streams], schemas[Failure]]}
+    if operation.streams:
+        data = {"anyOf": [*(schemas[kind] for kind in operation.streams), schemas[Failure]]}
         content["text/event-stream"] = {
             "schema": {
                 "type": "string",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, cast
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -11,16 +12,20 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tertulia.agents.runner import Runner
+from tertulia.bus.base import EVERYONE
 from tertulia.doors import Outcome
-from tertulia.errors import InvalidInput
+from tertulia.errors import InvalidInput, Unauthorized
 from tertulia.runtime import Runtime
 from tertulia.server import problems
+from tertulia.server.auth import NOT_A_USER
 from tertulia.server.problems import Refused
 from tertulia.server.sse import EventStream
 from tertulia.session import Session
 
 MAX_BODY = 1_000_000
 """Bytes that the body of a request may have."""
+SLASH = "\udc2f"
+"""Stands for the slash of an id, where a path is parted into its ids: no text has it."""
 _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -28,8 +33,8 @@ class Identity(Protocol):
     """Who asks: somebody with a name."""
 
     @property
-    def user(self) -> str:
-        """The user that owns the sessions which are made."""
+    def user(self) -> str | None:
+        """The user that owns the sessions which are made; None for trusted code."""
         ...
 
 
@@ -61,6 +66,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     service: Service
     user: str | None
+    """Who asks; None for trusted code, and where nobody is asked."""
     path: Mapping[str, str]
     query: Any
     body: Any
@@ -99,11 +105,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: type[msgspec.Struct] | None = None
     answer: Any = None
     """The type of the answer; None where it only streams."""
-    streams: Any = None
-    """The type of the data of its server-sent events, where it has them."""
+    streams: tuple[Any, ...] = ()
+    """The types of the data of its server-sent events, where it has them."""
     status: int = 200
     public: bool = False
     """Whether nobody is asked who they are."""
+    in_swarm: str | None = None
+    """What somebody with a name does instead, where the session is a conversation with a swarm;
+    None where this is open to them there too."""
 
 
 class Endpoint:
@@ -133,6 +142,7 @@ class Endpoint:
                 405, "MethodNotAllowed", f"use {allowed} here", headers={"allow": allowed}
             )
         call = await self._understand(operation, request)
+        _check_way(operation, call)
         given = await operation.handle(call)
         if isinstance(given, Response | EventStream):
             return given
@@ -146,6 +156,8 @@ class Endpoint:
         """The call that a request makes. Raises what is wrong with it, who asks first."""
         authenticate = None if operation.public else self._service.authenticate
         who = None if authenticate is None else await authenticate(request)
+        if who is not None and who.user == EVERYONE:
+            raise Unauthorized(NOT_A_USER)
         query = _checked(_query_of(request), operation.query, "query parameter", strict=False)
         body = None
         if operation.body is not None:
@@ -153,12 +165,27 @@ class Endpoint:
         return Call(
             service=self._service,
             user=None if who is None else who.user,
-            path=request.path_params,
+            path={key: value.replace(SLASH, "/") for key, value in request.path_params.items()},
             query=query,
             body=body,
             headers=request.headers,
             place=(request.method, self._path),
         )
+
+
+def _check_way(operation: Operation, call: Call) -> None:
+    """Raise Refused for somebody with a name who goes around the policies of a swarm.
+
+    All sessions in the app of a swarm are conversations with it, whether they exist or not.
+    """
+    if operation.in_swarm is None or call.user is None:
+        return
+    app = getattr(call.query, "app_name", None) or getattr(call.body, "app_name", None)
+    for swarm in call.service.runtime.clients.swarms.values():
+        if swarm.app_name == app:
+            client = f"/v1/swarms/{quote(swarm.name, safe='')}/clients/{quote(call.user, safe='')}"
+            instead = operation.in_swarm.replace("{client}", client)
+            raise Refused(403, "Forbidden", f"app {app!r} is that of a swarm: {instead}")
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:

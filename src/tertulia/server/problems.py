@@ -22,6 +22,7 @@ STATUS: dict[type[BaseException], int] = {
     errors.UsageError: 400,
     errors.InvalidInput: 422,
     errors.ConfigurationError: 500,
+    errors.UnknownName: 404,
     errors.ForkedRuntimeError: 500,
     errors.SessionError: 409,
     errors.SessionNotFound: 404,

@@ -86,6 +86,20 @@ class FollowAsked(OfSession, frozen=True):
     after: Position | None = None
 
 
+class Unbanning(Query, frozen=True):
+    """The policy whose ban is lifted; without it all bans are."""
+
+    policy: str | None = None
+
+
+class BusAsked(Query, frozen=True):
+    """Whose events, and of which topics: a pattern with ``*`` for any text."""
+
+    client_id: str | None = None
+    """Without it one's own; for trusted code those of all, as ``*``."""
+    topic: str = "*"
+
+
 # -- bodies
 
 
@@ -149,3 +163,35 @@ class Ending(Given, frozen=True):
     """Why the conversation ends."""
 
     reason: str | None = None
+
+
+class Nothing(Given, frozen=True):
+    """A body that says nothing."""
+
+
+class Execution(Given, frozen=True):
+    """What a client says to a swarm; `mode` is ``tool`` for what code says in its name."""
+
+    message: str | MessageGiven
+    mode: Literal["user", "tool"] = "user"
+    stream: bool | None = None
+    """Whether the answer comes as server-sent events; without it the header `accept` decides."""
+    idempotency_key: str | None = None
+    metadata: dict[str, Any] | None = None
+    timeout: Seconds | None = None
+    """How long to wait for a turn that is running, in seconds."""
+
+
+class Saying(Given, frozen=True):
+    """What is said to a client."""
+
+    text: str
+
+
+class Banning(Given, frozen=True):
+    """A ban for a policy, or without one from the whole swarm."""
+
+    policy: str | None = None
+    until: str | float | None = None
+    """When it is over, in ISO 8601, or after how many seconds; without it never."""
+    reason: str = ""

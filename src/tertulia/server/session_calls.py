@@ -29,7 +29,7 @@ from tertulia.server.views import (
 )
 from tertulia.session import Session
 
-_RETRY = b"retry: 1000\n\n"
+RETRY = b"retry: 1000\n\n"
 """How long a browser waits before it comes back, in milliseconds."""
 
 
@@ -107,7 +107,7 @@ async def events(call: Call) -> EventPage:
     session = (await reach(call)).session
     types = None if asked.types is None else asked.types.split(",")
     found = await session.events(_moment(asked.since), limit=asked.limit, types=types)
-    return EventPage([views.event(each) for each in found])
+    return EventPage([views.event(each, whole=call.user is None) for each in found])
 
 
 async def follow(call: Call) -> EventStream:
@@ -121,14 +121,14 @@ async def follow(call: Call) -> EventStream:
         raise CursorExpired(f"session {row.id!r} ends at {row.seq}, before {position}")
     cursor = f"{row.uid.hex()}:{store.incarnation}:{position}"
     facts = cast("AsyncGenerator[Event]", reached.session.follow(cursor))
-    return EventStream(_told(facts), call.place, call.service.closing)
+    return EventStream(_told(facts, whole=call.user is None), call.place, call.service.closing)
 
 
-async def _told(facts: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
-    yield _RETRY
+async def _told(facts: AsyncGenerator[Event], *, whole: bool) -> AsyncGenerator[bytes]:
+    yield RETRY
     async with aclosing(facts):
         async for fact in facts:
-            yield sse.event(fact.type, views.event(fact), fact.seq)
+            yield sse.event(fact.type, views.event(fact, whole=whole), fact.seq)
 
 
 async def fork(call: Call) -> Made:

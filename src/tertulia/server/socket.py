@@ -105,15 +105,15 @@ class LiveSocket:
     ) -> tuple[Link, AgentSession]:
         """The session that the client wants. Raises Refused."""
         token = token_of(scope["headers"], scope["query_string"])
-        user = None
-        if self._authenticator is not None and token is not None:
-            user = self._who(token)
+        user, known = None, self._authenticator is None
+        if not known and token is not None:
+            user, known = self._who(token), True
         try:
             async with asyncio.timeout(self._limits.init_in):
                 init = await self._first(receive, send)
         except TimeoutError:
             raise Refused(links.NO_INIT, "no system.init came in time") from None
-        if self._authenticator is not None and user is None:
+        if not known:
             user = self._who(init.token)
         if self._user_of is not None:
             user = self._user_of(init)
@@ -132,7 +132,7 @@ class LiveSocket:
                 links.FAILED, "the session could not be opened: come back later"
             ) from error
 
-    def _who(self, token: str | None) -> str:
+    def _who(self, token: str | None) -> str | None:
         if self._authenticator is None:
             raise Refused(links.FAILED, "there is no authentication")
         try:

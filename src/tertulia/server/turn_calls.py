@@ -29,18 +29,21 @@ async def run(call: Call) -> Answer | EventStream:
     options = {name: getattr(body, name) for name in _OPTIONS}
     options["idempotency_key"] = key_of(call, body.idempotency_key)
     agent, session = _chosen(call, reached, body.agent)
-    streams = body.stream
-    if streams is None:
-        streams = "text/event-stream" in call.headers.get("accept", "")
-    if not streams and body.agent is not None:
+    streamed = streams(call, body.stream)
+    if not streamed and body.agent is not None:
         return views.answer(await agent.run(given, session, **options))
-    if not streams:
+    if not streamed:
         return views.answer(await session.run_async(given, **options))
     if body.agent is not None:
         stream = agent.stream(given, session, **options)
     else:
         stream = session.stream_async(given, **options)
     return EventStream(_told(stream), call.place)
+
+
+def streams(call: Call, said: bool | None) -> bool:
+    """Whether the answer comes as server-sent events: where nothing is said, the header decides."""
+    return "text/event-stream" in call.headers.get("accept", "") if said is None else said
 
 
 async def _told(stream: AsyncStream) -> AsyncGenerator[bytes]:

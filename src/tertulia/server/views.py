@@ -19,6 +19,9 @@ from tertulia.usage import Usage
 
 Status = Literal["open", "ended", "deleted"]
 
+REFUSED = {"policy": ("message", "text"), "rescue": ("message", "text", "reason")}
+"""Where events carry what a swarm has kept from its client, by their sources."""
+
 
 class SessionShown(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a listing. `seq` is the position of the newest event; times are ISO 8601."""
@@ -185,8 +188,12 @@ def message(stored: Message) -> MessageShown:
     return MessageShown(timestamp=time, **fields)
 
 
-def event(fact: Event) -> EventShown:
-    """One fact of the log."""
+def event(fact: Event, *, whole: bool) -> EventShown:
+    """One fact of the log; not `whole`: without what a swarm has kept from its client."""
+    hidden = () if whole else REFUSED.get(fact.type.partition(".")[0], ())
+    body = fact.body
+    if hidden and body is not None:
+        body = {key: value for key, value in body.items() if key not in hidden}
     return EventShown(
         fact.session_id,
         fact.seq,
@@ -194,7 +201,7 @@ def event(fact: Event) -> EventShown:
         fact.timestamp,
         fact.actor,
         fact.turn,
-        fact.body,
+        body,
         fact.digest,
     )
 

@@ -1,9 +1,11 @@
 """Swarms: agents that share the conversation of a client, with policies, navigation and a bus."""
 
+from tertulia.bus import Bus, BusEvent, LocalBus
 from tertulia.policies import Ban, Policy, PolicyContext, Refusal, Verdict
 from tertulia.swarm.answer import Answer, Outgoing
 from tertulia.swarm.client import ClientSession
 from tertulia.swarm.connecting import Send
+from tertulia.swarm.current import current_client
 from tertulia.swarm.rescue import Failure, Rescue, Retry
 from tertulia.swarm.services import SessionConnectionService, SessionPublicService
 from tertulia.swarm.streams import AnswerStream
@@ -13,8 +15,11 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "Ban",
+    "Bus",
+    "BusEvent",
     "ClientSession",
     "Failure",
+    "LocalBus",
     "Outgoing",
     "Policy",
     "PolicyContext",
@@ -26,4 +31,5 @@ __all__ = [
     "SessionPublicService",
     "Swarm",
     "Verdict",
+    "current_client",
 ]

@@ -79,6 +79,12 @@ def kind_of(message: Message) -> str:
     return str((message.metadata or {}).get("kind", "answer"))
 
 
+def was_emitted(message: Message) -> bool:
+    """Whether an agent's message was not asked for; also the ban message in the place of one."""
+    told = message.metadata or {}
+    return message.role == "assistant" and (told.get("kind") == EMITTED or "emitted" in told)
+
+
 def answer_of(response: Response, verdict: Verdict | None) -> Answer:
     """The answer of a turn that ended, or waits."""
     kind: Any = "answer"
@@ -86,6 +92,9 @@ def answer_of(response: Response, verdict: Verdict | None) -> Answer:
         kind = "pending"
     elif response.messages:
         kind = kind_of(response.messages[-1])
+    if kind == "ban" and verdict is None:  # it was given before, and is repeated
+        policy = (response.messages[-1].metadata or {}).get("policy")
+        verdict = Verdict(allowed=False, direction="output", policy=policy, message=response.text)
     return Answer(
         response.text,
         kind if kind in KINDS else "answer",
@@ -93,5 +102,5 @@ def answer_of(response: Response, verdict: Verdict | None) -> Answer:
         turn=response.turn,
         verdict=verdict,
         pending=response.pending,
-        emitted=kind == EMITTED,
+        emitted=bool(response.messages) and was_emitted(response.messages[-1]),
     )

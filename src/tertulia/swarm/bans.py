@@ -38,13 +38,17 @@ class Bans:
     def __init__(self, host: Host, swarm: str) -> None:
         self._host = host
         self._swarm = swarm
+        self._newest = ("", key_of(""))
+        """Whose bans were read last, and their key: a client session asks for its own only."""
 
     async def read(self, client_id: str) -> tuple[Ban, ...]:
         """The bans of a client, also those that are over: one read of the store.
 
         Raises StoreCorrupt.
         """
-        stored = await self._host.store.entity(KIND, key_of(client_id))
+        if self._newest[0] != client_id:
+            self._newest = client_id, key_of(client_id)
+        stored = await self._host.store.entity(KIND, self._newest[1])
         if stored is None or stored.value is None:
             return ()
         return _by_swarm(stored).get(self._swarm, ())

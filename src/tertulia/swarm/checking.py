@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable, ismethod, signature
 from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
+from tertulia.doors import current_loop, protected
 from tertulia.errors import PolicyError
 from tertulia.policies import (
     BAN_MESSAGE,
@@ -28,6 +30,8 @@ from tertulia.values import storable
 
 ContextOf = Callable[[Policy], PolicyContext]
 """What a policy is told besides the text."""
+Told = Callable[[Verdict, str], Awaitable[None]]
+"""Gets a verdict that has set a ban, and the text that it is about."""
 
 
 class _Step(NamedTuple):
@@ -39,12 +43,22 @@ class _Step(NamedTuple):
 class Checker:
     """Asks the policies of a swarm, in their order. It keeps nothing between two checks.
 
-    `policies` are as `check_policies` returns them, `swarm` is the swarm's name. A validator
-    that is not async runs on the event loop and must not block.
+    `policies` are as `check_policies` returns them, `swarm` is the swarm's name. `told` is called
+    with a verdict that has set a ban, and its text. A validator that is not async runs on the
+    event loop and must not block; one that is async may take so many `seconds`.
     """
 
-    def __init__(self, policies: Sequence[Policy], bans: Bans, swarm: str) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        bans: Bans,
+        swarm: str,
+        told: Told | None = None,
+        seconds: float | None = None,
+    ) -> None:
         self._bans = bans
+        self._timeout = seconds
+        self._told = told
         self._swarm = swarm
         self._steps: Final[dict[Direction, tuple[_Step, ...]]] = {
             "input": tuple(
@@ -68,9 +82,9 @@ class Checker:
     ) -> Verdict:
         """The verdict on a text. A ban that stands at `now` refuses everything, both ways.
 
-        Where a policy with `auto_ban` refuses, the ban is durable when this returns. Raises
-        PolicyError where a policy raises or gives no verdict (nothing may be let through then),
-        and StoreError.
+        Where a policy with `auto_ban` refuses, the ban is durable and told of when this returns,
+        also where the caller is cancelled meanwhile. Raises PolicyError where a policy raises or
+        gives no verdict (nothing may be let through then), and StoreError.
         """
         bans = await self._bans.read(client_id)
         steps = self._steps[direction]
@@ -87,10 +101,23 @@ class Checker:
             context = context_of(policy)
             judgement = await self._judge(name, validate, text, context)
             if not judgement:
-                refused = await self._refused(policy, judgement, context, client_id, now)
-                return structs.replace(refused, passed=tuple(passed))
+                refused = await self._refused(policy, judgement, context)
+                refused = structs.replace(refused, passed=tuple(passed))
+                return await self._ban(policy, refused, text, client_id, now)
             passed.append(name)
         return Verdict(allowed=True, direction=direction, passed=tuple(passed))
+
+    async def banned(
+        self, direction: Direction, context_of: ContextOf, client_id: str, now: int
+    ) -> Verdict | None:
+        """The verdict of a ban that stands at `now`, without a look at any text; None without."""
+        bans = await self._bans.read(client_id)
+        steps = self._steps[direction]
+        first = steps[0].policy if steps else None
+        for name, policy in ((EVERYTHING, first), *((step.name, step.policy) for step in steps)):
+            if bans and (ban := ban_of(bans, name, now)):
+                return await self._banned(direction, ban, policy, context_of)
+        return None
 
     async def _judge(
         self,
@@ -100,33 +127,49 @@ class Checker:
         context: PolicyContext,
     ) -> Judgement:
         try:
-            said = validate(text, context)
-            if isawaitable(said):
-                said = await said
+            said = await self._within(name, validate(text, context))
+        except PolicyError:
+            raise
         except Exception as error:
-            raise self._error(name, f"raised {type(error).__name__}: {error}") from error
+            raise self._error(name, f"raised {type(error).__name__}") from error
         if isinstance(said, bool | Refusal):
             return said
+        what = type(said).__name__
         raise self._error(
-            name, f"gave no verdict but {said!r:.100}; return True, False or self.refuse(why)"
+            name, f"gave no verdict but a {what}; return True, False or self.refuse(why)"
         )
 
     async def _refused(
-        self, policy: Policy, judgement: Judgement, context: PolicyContext, client_id: str, now: int
+        self, policy: Policy, judgement: Judgement, context: PolicyContext
     ) -> Verdict:
-        reason = storable(judgement.reason) if isinstance(judgement, Refusal) else ""
-        changed: list[Ban] = []
-        if policy.auto_ban:
-            until = until_of(policy.ban_for, now)
-            changed = await self._bans.ban(client_id, policy.name, until, reason[:MAX_REASON])
         return Verdict(
             allowed=False,
             direction=context.direction,
             policy=policy.name,
-            reason=reason,
+            reason=storable(judgement.reason) if isinstance(judgement, Refusal) else "",
             message=await self._message(policy, context),
-            ban=changed[0] if changed else None,
         )
+
+    async def _ban(
+        self, policy: Policy, verdict: Verdict, text: str, client_id: str, now: int
+    ) -> Verdict:
+        """The verdict of a policy, with the ban that it has set if it sets any.
+
+        Once a ban may be in the store it is told of too, whatever becomes of the caller.
+        """
+        if not policy.auto_ban:
+            return verdict
+        until, reason = until_of(policy.ban_for, now), verdict.reason[:MAX_REASON]
+        made = [verdict]
+
+        async def ban() -> None:
+            for each in await self._bans.ban(client_id, policy.name, until, reason):
+                made.append(structs.replace(verdict, ban=each))
+                if self._told is not None:
+                    await self._told(made[-1], text)
+
+        await protected(ban)
+        return made[-1]
 
     async def _banned(
         self, direction: Direction, ban: Ban, policy: Policy | None, context_of: ContextOf
@@ -145,16 +188,36 @@ class Checker:
         if not isinstance(said, str):
             try:
                 said = _as_function(said)(context) if callable(said) else said
-                if isawaitable(said):
-                    said = await said
+                said = await self._within(policy.name, said)
+            except PolicyError:
+                raise
             except Exception as error:
-                what = f"raised {type(error).__name__} in ban_message: {error}"
+                what = f"raised {type(error).__name__} in ban_message"
                 raise self._error(policy.name, what) from error
         if not isinstance(said, str | None):
-            raise self._error(policy.name, f"has the ban_message {said!r:.100}; return text")
+            raise self._error(
+                policy.name, f"has a {type(said).__name__} as ban_message; return text"
+            )
         return storable(said) if said else BAN_MESSAGE
 
+    async def _within(self, policy: str, said: Any) -> Any:
+        """What a policy gives, which it may take some time for. Raises PolicyError after that."""
+        if not isawaitable(said):
+            return said
+        if self._timeout is None or current_loop() is None:
+            return await said
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                return await said
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            what = f"did not answer within {self._timeout:g} seconds"
+            raise self._error(policy, what) from error
+
     def _error(self, policy: str, what: str) -> PolicyError:
+        """An error that quotes nothing: what was looked at may be what nobody should read."""
         return PolicyError(
             f"the policy {policy!r} of the swarm {self._swarm!r} {what}; nothing was let through",
             policy=policy,

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import msgspec
 
 from tertulia import hiding
-from tertulia.agents.exchange import Exchange
-from tertulia.agents.loop import Plan
-from tertulia.agents.streaming import respond
 from tertulia.bus import Bus, BusEvent, Subscription
-from tertulia.errors import InvalidInput, SessionBusy, TurnInterrupted
-from tertulia.gate import Gate, GateFull
+from tertulia.bus.base import EVERYONE
+from tertulia.errors import InvalidInput
 from tertulia.handle import MessageLike
 from tertulia.host import Host
 from tertulia.messages import Message, parse
-from tertulia.policies import Verdict
 from tertulia.session import Session
-from tertulia.swarm.answer import COMMITTED, Answer, answer_of
+from tertulia.swarm.answer import COMMITTED, Answer
 from tertulia.swarm.connecting import Connector, Send
-from tertulia.swarm.driver import SwarmDriver
-from tertulia.swarm.feed import Feed
-from tertulia.swarm.guard import Guard
-from tertulia.swarm.life import Forget, Life
-from tertulia.swarm.navigation import Navigator
-from tertulia.swarm.outlet import Outlet
-from tertulia.swarm.oversight import SwarmOversight, inside
-from tertulia.swarm.pacing import Paced, Rated, Scheduled
+from tertulia.swarm.desk import Desk
+from tertulia.swarm.life import Forget
+from tertulia.swarm.oversight import inside
+from tertulia.swarm.pacing import Rated, Scheduled
 from tertulia.swarm.streams import AnswerStream
 from tertulia.swarm.swarm import Swarm
 from tertulia.turns import own_turn
@@ -38,11 +29,6 @@ from tertulia.values import identifier
 
 Mode = Literal["user", "tool"]
 MODES = ("user", "tool")
-MAX_ADMITTED = 1_000
-"""Messages of a client that wait for its policies."""
-P = TypeVar("P", bound=Paced)
-_admitting: ContextVar[ClientSession | None] = ContextVar("tertulia_admitting", default=None)
-"""The client whose message is being looked at by the calling code."""
 
 
 class ClientSession:
@@ -66,27 +52,15 @@ class ClientSession:
         session: Session | None = None,
     ) -> None:
         self.swarm = swarm
-        self.client_id = identifier(client_id, "the client id")
-        self.host = host
-        self.bus = bus
+        self.client_id = named(client_id)
         self.session = session or Session(
             client_id, app_name=swarm.app_name, user_id=client_id, runtime=host
         )
         """The durable half: history, state, audit, memory."""
-        self._driver = SwarmDriver(self)
+        self.bus = bus
+        self._desk = Desk(self, self.client_id, swarm, self.session, host, bus, forget)
         if session is None:
-            self.session._agent = self._driver  # pyright: ignore[reportPrivateUsage]
-        self._conversation = self.session._conversation  # pyright: ignore[reportPrivateUsage]
-        self.feed = Feed(bus, client_id, swarm.name)
-        self.feed.tells_changes = swarm.callbacks.on_agent_changed is not None
-        self._conversation.observers += (self.feed.observe,)
-        self.guard = Guard(swarm, client_id, self.session, host, bus, self.feed)
-        self.life = Life(self, forget)
-        self._navigator = Navigator(swarm, self.session)
-        self._outlet = Outlet(self)
-        self._door = Gate(MAX_ADMITTED)
-        self._owned: list[Subscription] = []
-        self._paced: dict[tuple[type[Paced], float], Paced] = {}
+            self.session._agent = self._desk.driver  # pyright: ignore[reportPrivateUsage]
 
     def __repr__(self) -> str:
         return f"ClientSession({self.client_id!r}, {self.swarm.name!r})"
@@ -96,25 +70,25 @@ class ClientSession:
     @property
     def disposed(self) -> bool:
         """Whether it was disposed."""
-        return self.life.disposed is not None
+        return self._desk.life.disposed is not None
 
     @property
     def connected(self) -> bool:
         """Whether somebody is connected."""
-        return bool(self._outlet.sends)
+        return self._desk.connected
 
     @property
     def agent(self) -> str:
         """The name of the agent that has the floor."""
-        return self._navigator.agent
+        return self._desk.agent
 
     @property
     def route(self) -> list[str]:
         """The agents of the running turn, in the order in which they had the floor."""
         own = inside.get()
-        if own is not None and own.client is self:
+        if own is not None and own.desk is self._desk:
             return list(own.root.route)
-        running = next(iter(self.life.running.values()), None)
+        running = next(iter(self._desk.life.running.values()), None)
         return [] if running is None else list(running.route)
 
     # -- talking
@@ -132,16 +106,14 @@ class ClientSession:
 
         `mode` is ``"user"`` for what the client said, ``"tool"`` for what code says in its name.
         Turns of a client never overlap; one that is asked for inside of the running turn, by a
-        tool, is a part of it. `timeout` is how long to wait for the session, in seconds. Raises
+        tool, is a part of it. `timeout` is how long to wait for those before, in seconds. Raises
         PolicyError, UnusableAnswer, ModelError, ToolError, ClientDisposed, SessionBusy,
         TurnTimeout, …; a turn that was cancelled is an answer of that kind.
         """
         request = self._request(message, mode)
-        verdict = await self.admit(request)
-        if isinstance(verdict, Answer):
-            return verdict
         options = {"metadata": metadata, "idempotency_key": idempotency_key, "timeout": timeout}
-        return await self.run(self.plan(request, verdict, options))
+        plan = await self._desk.prepare(request, options)
+        return plan if isinstance(plan, Answer) else await self._desk.run(plan)
 
     def stream(
         self, message: str | MessageLike, mode: Mode = "user", **options: Any
@@ -151,13 +123,13 @@ class ClientSession:
         Its `answer` is there at the end. Text that the output policies have not accepted yet does
         not leave: without a `chunk_window` an answer comes whole. Options are those of `execute`.
         """
-        self.life.check()
-        return AnswerStream(self, self._request(message, mode), options)
+        self._desk.life.check()
+        return AnswerStream(self._desk, self._request(message, mode), options)
 
     async def resume(self) -> Answer:
         """Go on with the turn that waits for an approval, or that a dead process left open."""
-        await self.begin()
-        return await self.run(self._driver._plan(self.session, None, {}, floor=True))  # pyright: ignore[reportPrivateUsage]
+        await self._desk.begin()
+        return await self._desk.run(self._desk.driver._plan(self.session, None, {}, floor=True))  # pyright: ignore[reportPrivateUsage]
 
     async def cancel(self) -> bool:
         """Stop the running turn; whoever waits for its answer gets one of the kind ``cancelled``.
@@ -165,13 +137,13 @@ class ClientSession:
         Those that wait behind it go on. What it did in the world stays in the history. False
         where no turn of this object runs.
         """
-        self.life.check()
-        stopped = self.life.stop_current("the client session cancelled it")
+        self._desk.life.check()
+        stopped = self._desk.life.stop_current("the client session cancelled it")
         if stopped is None:
             return False
-        if own_turn(self._conversation) is None:
+        if own_turn(self._desk.conversation) is None:
             await stopped.outcome.within(None)
-        self.bus.publish(self.feed.event("session", "cancel"))
+        self._desk.bus.publish(self._desk.feed.event("session", "cancel"))
         return True
 
     async def emit(self, text: str) -> Answer:
@@ -181,8 +153,8 @@ class ClientSession:
         said. Raises PolicyError, and what a connector raises, after the others were told.
         """
         said = _text(text, "the message")
-        await self.begin()
-        return await self._outlet.emit(said)
+        await self._desk.begin()
+        return await self._desk.outlet.emit(said)
 
     async def notify(self, text: str) -> Answer:
         """Tell whoever is connected something, now; it does not become part of the history.
@@ -190,8 +162,8 @@ class ClientSession:
         Raises NotConnected where nobody is; else as `emit`.
         """
         said = _text(text, "the notice")
-        await self.begin()
-        return await self._outlet.notify(said)
+        await self._desk.begin()
+        return await self._desk.outlet.notify(said)
 
     def connect(self, connector: Connector) -> Send:
         """Connect somebody who gets what goes out: ``send = client.connect(fn)``.
@@ -200,12 +172,7 @@ class ClientSession:
         answer to it and returns it; `emit` and `notify` reach it too, `execute` does not.
         ``send.close()`` disconnects it. Raises InvalidInput.
         """
-        self.life.check()
-        return self._outlet.connect(connector)
-
-    def disconnect(self, send: Send) -> None:
-        """Disconnect a connector; nothing happens if it was not connected."""
-        self._outlet.sends.pop(send, None)
+        return self._desk.join(Send(self._desk, connector))
 
     def scheduled(self, delay: float = 1.0) -> Scheduled:
         """Executes what comes in quick succession once: ``await client.scheduled(0.5)("…")``.
@@ -213,39 +180,40 @@ class ClientSession:
         When nothing more came for `delay` seconds, the last message is executed, those before it
         are in the history, and all callers get its answer.
         """
-        return self._pace(Scheduled, delay)
+        return self._desk.pace(Scheduled, delay)
 
     def rate(self, delay: float = 10.0) -> Rated:
         """Executes at most once in `delay` seconds: ``await client.rate(5)("…")``.
 
         Another call raises RateLimited.
         """
-        return self._pace(Rated, delay)
+        return self._desk.pace(Rated, delay)
 
     def listen(
         self, pattern: str, fn: Callable[[BusEvent], Any], *, size: int = 1_000
     ) -> Subscription:
         """Listen to the bus events of this client, until it is disposed."""
-        self.life.check()
-        subscription = self.bus.listen(self.client_id, pattern, fn, size=size)
-        self._owned.append(subscription)
-        return subscription
+        self._desk.life.check()
+        return self._desk.own(self._desk.bus.listen(self.client_id, pattern, fn, size=size))
 
     # -- the history
 
     async def commit_user_message(self, text: str, mode: Mode = "user") -> Message:
         """Put something that the client said into the history, without an answer."""
+        said = _text(text, "the message")
         metadata = {"kind": COMMITTED, "mode": _mode(mode)}
-        return await self._commit(Message.user(text, metadata=metadata))
+        return await self._commit(Message.user(said, metadata=metadata))
 
     async def commit_assistant_message(self, text: str) -> Message:
         """Put something into the history as if the agent had said it."""
+        said = _text(text, "the message")
         metadata = {"kind": COMMITTED}
-        return await self._commit(Message.assistant(text, agent=self.agent, metadata=metadata))
+        return await self._commit(Message.assistant(said, agent=self.agent, metadata=metadata))
 
     async def commit_system_message(self, text: str) -> Message:
         """Put an instruction for the agents into the history."""
-        return await self._commit(Message.system(text, metadata={"kind": COMMITTED}))
+        said = _text(text, "the message")
+        return await self._commit(Message.system(said, metadata={"kind": COMMITTED}))
 
     async def commit_tool_output(self, call_id: str, content: str) -> Message:
         """Give a tool call that is open its result. Raises InvalidMessage where it is not open."""
@@ -256,8 +224,9 @@ class ClientSession:
 
         Raises SessionBusy inside of a turn, RetentionRefused.
         """
-        await self.begin()
-        await hiding.clear(self._conversation, self.session._opening)  # pyright: ignore[reportPrivateUsage]
+        await self._desk.begin()
+        async with self._desk.life.asking():
+            await hiding.clear(self._desk.conversation, self.session._opening)  # pyright: ignore[reportPrivateUsage]
 
     # -- navigation
 
@@ -266,8 +235,9 @@ class ClientSession:
 
         Raises UnknownName, and NavigationError where it had the floor in this turn already.
         """
+        self._desk.life.check()
         self.swarm.agent(name)
-        return await self._moved(self._navigator.go(name, reason))
+        return await self._moved(self._desk.navigator.go(name, reason))
 
     async def change_to_default(self, reason: str = "") -> str:
         """Give the floor to the swarm's default agent. As `change_agent`."""
@@ -275,7 +245,7 @@ class ClientSession:
 
     async def change_to_previous(self, reason: str = "") -> str:
         """Go back to the agent before; stays where there is none. Raises NavigationError."""
-        return await self._moved(self._navigator.back(reason))
+        return await self._moved(self._desk.navigator.back(reason))
 
     # -- the end
 
@@ -285,15 +255,19 @@ class ClientSession:
         Turns are cancelled, connectors and owned subscriptions go, ``session.dispose`` is handed
         to the listeners, and `on_dispose` is called, once. The conversation stays.
         """
-        await self.life.dispose()
+        await self._desk.life.dispose()
 
     def __await__(self) -> Generator[Any, Any, ClientSession]:
-        yield from self.begin().__await__()
+        yield from self._desk.begin().__await__()
         return self
 
     async def __aenter__(self) -> Self:
-        self.life.hold()
-        await self.begin()
+        self._desk.life.hold()
+        try:
+            await self._desk.begin()
+        except BaseException:
+            await self._let_go()
+            raise
         return self
 
     async def __aexit__(
@@ -302,129 +276,52 @@ class ClientSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.life.let_go():
-            await self.life.dispose()
-
-    # -- for the parts of it
-
-    async def begin(self) -> None:
-        """It is about to be used. Raises ClientDisposed."""
-        await self.life.begin()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something as a task of this session."""
-        self.life.start(work)
-
-    async def admit(self, request: Message) -> Verdict | Answer:
-        """The verdict on what the client said; where it is refused, what the client gets.
-
-        One at a time, so that turns begin in the order in which they were asked for.
-        """
-        await self.begin()
-        if _admitting.get() is self:
-            return await self._admit(request)  # a policy or a callback asks
-        try:
-            async with self._door:
-                token = _admitting.set(self)
-                try:
-                    return await self._admit(request)
-                finally:
-                    _admitting.reset(token)
-        except GateFull:
-            raise SessionBusy(
-                f"{MAX_ADMITTED} messages of client {self.client_id!r} wait already",
-                session_id=self.session.id,
-            ) from None
-
-    async def _admit(self, request: Message) -> Verdict | Answer:
-        verdict = await self.guard.check("input", request.text, self.agent)
-        if not verdict.allowed:
-            await self.guard.record(verdict, request.text)
-            await self.life.heard()
-            return Answer(verdict.message, "ban", agent=self.agent, verdict=verdict)
-        told = {"message": request.text, "mode": (request.metadata or {}).get("mode")}
-        await self.life.call("on_execute", self.feed.event("session", "execute", input=told))
-        return verdict
-
-    def plan(self, request: Message, verdict: Verdict, options: Mapping[str, Any]) -> Plan:
-        """The turn of a request that was admitted."""
-        given = {key: value for key, value in options.items() if value is not None}
-        plan = self._driver._plan(self.session, request, given, floor=True)  # pyright: ignore[reportPrivateUsage]
-        notes = self.guard.notes(verdict, request.text)
-        turn = own_turn(self._conversation)
-        if turn is None:
-            asked = msgspec.structs.replace(plan.asked, notes=tuple(notes))
-            return msgspec.structs.replace(plan, asked=asked)
-        for kind, body in notes:
-            turn.note(kind, body)
-        own = inside.get()
-        if own is not None and own.client is self:
-            own.root.enter_nested()
-        return plan
-
-    async def run(self, plan: Plan) -> Answer:
-        """Run a turn to its answer."""
-        oversight = _oversight_of(plan)
-        exchange = Exchange(listened=False)
-        self.life.enter(exchange, oversight)
-        try:
-            response = await respond(plan, exchange)
-        except TurnInterrupted:
-            return Answer(kind="cancelled", agent=self.agent)
-        finally:
-            await self.life.leave(exchange)
-        return answer_of(response, oversight.verdict)
-
-    def release(self) -> None:
-        """Let go of everything: it was disposed."""
-        for paced in self._paced.values():
-            paced.close()
-        for subscription in self._owned:
-            subscription.cancel()
-        self._paced.clear()
-        self._owned.clear()
-        self._outlet.sends.clear()
-        kept = (each for each in self._conversation.observers if each != self.feed.observe)
-        self._conversation.observers = tuple(kept)
+        await self._let_go()
 
     # -- inside
+
+    async def _let_go(self) -> None:
+        if self._desk.life.let_go():
+            await self._desk.life.dispose()
 
     def _request(self, message: str | MessageLike, mode: Mode) -> Message:
         given = parse({"role": "user", "content": message} if isinstance(message, str) else message)
         if given.role != "user" or not (given.text.strip() or not isinstance(given.content, str)):
             raise InvalidInput(f"execute takes what a client says, which is not {message!r:.100}")
-        metadata = {**(given.metadata or {}), "mode": _mode(mode)}
+        kept = {key: value for key, value in (given.metadata or {}).items() if key != "kind"}
+        metadata = {**kept, "mode": _mode(mode)}
         return msgspec.structs.replace(given, metadata=metadata)
 
     async def _commit(self, message: Message) -> Message:
-        await self.begin()
-        turn = own_turn(self._conversation)
+        await self._desk.begin()
+        turn = own_turn(self._desk.conversation)
         if turn is not None and message.tool_call_id is not None:
             return await turn.tool_returned(message.tool_call_id, message)
-        return await self.session.send_message(message)
+        async with self._desk.life.asking():
+            return await self.session.send_message(message)
 
     async def _moved(self, moving: Coroutine[Any, Any, str]) -> str:
         try:
-            await self.begin()
+            await self._desk.begin()
         except BaseException:
             moving.close()
             raise
-        agent = await moving
-        self.life.tell_changes()
-        await self.life.call_told()
-        await self.life.heard()
+        async with self._desk.life.asking():
+            agent = await moving
+        self._desk.life.tell_changes()
+        await self._desk.life.call_told()
+        await self._desk.life.heard()
         return agent
 
-    def _pace(self, kind: type[P], delay: float) -> P:
-        self.life.check()
-        made = kind(self, delay)
-        found: Any = self._paced.setdefault((kind, made.delay), made)
-        return found
 
-
-def _oversight_of(plan: Plan) -> SwarmOversight:
-    oversight: Any = plan.oversight
-    return oversight
+def named(client_id: Any) -> str:
+    """The id of a client. Raises InvalidInput, also for ``*``, which the bus takes as all."""
+    if isinstance(client_id, str) and (not client_id.strip() or client_id == EVERYONE):
+        raise InvalidInput(
+            f"{client_id!r} is no id of a client; give each client an id of its own, which is not "
+            "blank and not '*'"
+        )
+    return identifier(client_id, "the client id")
 
 
 def _mode(mode: Any) -> Mode:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tertulia.agents.context import RunContext
+from tertulia.agents.oversight import Say
 from tertulia.errors import InvalidInput
 from tertulia.handle import MessageLike
+from tertulia.messages import Message
 from tertulia.swarm.answer import Answer, Outgoing
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
+    from tertulia.swarm.oversight import SwarmOversight
 
 Connector = Callable[[Outgoing], "Awaitable[Any] | Any"]
 
@@ -19,10 +23,10 @@ Connector = Callable[[Outgoing], "Awaitable[Any] | Any"]
 class Send:
     """What `connect` gives: ``answer = await send("…")``. Awaiting it alone gives it again."""
 
-    def __init__(self, client: ClientSession, connector: Connector) -> None:
+    def __init__(self, desk: Desk, connector: Connector) -> None:
         if not callable(connector):
             raise InvalidInput(f"{connector!r} cannot be called, so it is no connector")
-        self._client = client
+        self._desk = desk
         self._connector = connector
         self._closed = False
 
@@ -31,29 +35,29 @@ class Send:
 
         Options are those of `ClientSession.execute`. Raises what that and the connector raise.
         """
-        return await self.hand(await self._client.execute(message, **options))
+        return await self.hand(await self._desk.client.execute(message, **options))
 
     def scheduled(self, delay: float = 1.0) -> Callable[..., Awaitable[Answer]]:
         """As `ClientSession.scheduled`; the connector gets the answer once."""
-        return self._client.scheduled(delay).through(self)
+        return self._desk.client.scheduled(delay).through(self)
 
     def rate(self, delay: float = 10.0) -> Callable[..., Awaitable[Answer]]:
         """As `ClientSession.rate`; the connector gets the answers."""
-        return self._client.rate(delay).through(self)
+        return self._desk.client.rate(delay).through(self)
 
     def close(self) -> None:
         """Disconnect; again is no error."""
         self._closed = True
-        self._client.disconnect(self)
+        self._desk.disconnect(self)
 
     def __await__(self) -> Generator[Any, Any, Send]:
-        yield from self._client.begin().__await__()
+        yield from self._desk.begin().__await__()
         return self
 
     async def hand(self, answer: Answer) -> Answer:
         """Hand an answer to the connector; what was emitted it has already."""
         if answer and not (answer.emitted or self._closed):
-            await self.give(Outgoing(str(answer), answer.agent, self._client.client_id))
+            await self.give(Outgoing(str(answer), answer.agent, self._desk.client_id))
         return answer
 
     async def give(self, outgoing: Outgoing) -> None:
@@ -61,6 +65,27 @@ class Send:
         made = self._connector(outgoing)
         if isawaitable(made):
             await made
+
+
+class Live(Protocol):
+    """A live session, as the client that it is of needs it."""
+
+    async def tell(self, outgoing: Outgoing) -> None:
+        """Tell who is there something that is no part of the conversation."""
+
+    async def say(self, message: Message) -> None:
+        """Say what was emitted, and so put it into the history, where it is heard."""
+
+    async def examine(self, context: RunContext, oversight: SwarmOversight) -> Say | None:
+        """A turn begins: ask the policies about what was said before it."""
+
+
+class Voice(Send):
+    """The connection of a live session, which is where the conversation is heard."""
+
+    def __init__(self, desk: Desk, live: Live) -> None:
+        super().__init__(desk, live.tell)
+        self.live = live
 
 
 async def deliver(sends: Iterable[Send], outgoing: Outgoing) -> None:

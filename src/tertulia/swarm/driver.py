@@ -12,15 +12,15 @@ from tertulia.session import Session
 from tertulia.swarm.oversight import SwarmOversight
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
 
 
 class SwarmDriver(Runner):
     """Drives the turns of one client."""
 
-    def __init__(self, client: ClientSession) -> None:
-        self._client = client
-        self._runtime = client.host
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._runtime = desk.host
 
     @property
     def name(self) -> str | None:
@@ -28,14 +28,14 @@ class SwarmDriver(Runner):
         return None
 
     def __repr__(self) -> str:
-        return f"SwarmDriver({self._client!r})"
+        return f"SwarmDriver({self._desk.client!r})"
 
     def _cast(self, session: Session, request: Message | None, options: Options) -> Cast:
-        swarm = self._client.swarm
+        swarm = self._desk.swarm
         agents = swarm.agents
-        cast = Cast(agents[swarm.default], options, agents)
+        cast = Cast(agents[swarm.default], options, agents, closed=True)
         cast.check()
         return cast
 
-    def _oversight(self, session: Session) -> Oversight | None:
-        return SwarmOversight(self._client)
+    def _oversight(self, session: Session, request: Message | None) -> Oversight | None:
+        return SwarmOversight(self._desk, request)  # the desk admits its requests before this

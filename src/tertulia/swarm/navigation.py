@@ -113,6 +113,8 @@ class Navigator:
     ) -> str:
         turn = own_turn(self._conversation)
         own = inside.get()
+        if own is not None and own.desk.navigator is not self:
+            own = None  # a tool of another client moves this one
 
         async def build(draft: Draft) -> str:
             source, to = self._floor(draft), await target(draft)
@@ -126,7 +128,10 @@ class Navigator:
             return to
 
         if turn is not None:
-            return await turn.append(build)
+            made = await turn.append(build)
+            if own is not None:
+                own.root.speaks(made, first=False)
+            return made
         opening = self._session._opening  # pyright: ignore[reportPrivateUsage]
         return await self._conversation.append(opening, build)
 

@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tertulia import events
+from tertulia import events, hiding
 from tertulia.agents.context import RunContext
+from tertulia.agents.forms import TRANSFER
 from tertulia.agents.oversight import Again, Oversight, Pass, Say, ToolFailure
 from tertulia.agents.protocol import ToolCallMade
+from tertulia.agents.rounds import described
+from tertulia.agents.window import Budget, visible
 from tertulia.codec import body_of
 from tertulia.errors import (
+    AgentError,
     NavigationError,
     SchemaValidationError,
     ToolError,
     UnusableAnswer,
     UsageError,
 )
+from tertulia.messages import Message
 from tertulia.policies import Verdict
 from tertulia.stores.base import Segment
 from tertulia.swarm.checking import Screen
@@ -30,18 +35,23 @@ from tertulia.turns import Turn
 from tertulia.values import storable
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
+    from tertulia.swarm.desk import Desk
 
+_CALLS = (events.TOOL_CALLED, events.APPROVAL_REQUESTED)
 inside: ContextVar[SwarmOversight | None] = ContextVar("tertulia_swarm", default=None)
 """What looks after the turn that the calling code is part of."""
 
 
 class SwarmOversight(Oversight):
-    """Looks after one turn of a client."""
+    """Looks after one turn of a client.
 
-    def __init__(self, client: ClientSession) -> None:
-        self.client = client
-        self.swarm = client.swarm
+    `request` is what begins it where the input policies have not been asked about it.
+    """
+
+    def __init__(self, desk: Desk, request: Message | None = None) -> None:
+        self.desk = desk
+        self._request = request
+        self.swarm = desk.swarm
         self.verdict: Verdict | None = None
         """The verdict that refused the answer."""
         self.route: list[str] = []
@@ -50,29 +60,80 @@ class SwarmOversight(Oversight):
         """How many executions ran inside of this turn."""
         self.max_tool_calls = self.swarm.limits.max_tool_calls
         self.tool_timeout = self.swarm.limits.tool_timeout
-        self.root = self
-        """What looks after the turn that this one is a part of."""
+        self.turn: Turn | None = None
+        """The turn, once it has begun."""
+        self._outer: SwarmOversight | None = None
         self._attempts = 0
+        self._calls = 0
         self._screen: Screen | None = None
+        self._blank: str | None = ""
+        """The space that an answer begins with, until a word of it leaves."""
+
+    @property
+    def root(self) -> SwarmOversight:
+        """What looks after the turn that this one is a part of."""
+        return self if self._outer is None else self._outer
 
     # -- the route
 
     async def begin(self, context: RunContext, *, resumed: bool) -> Say | None:
         outer = inside.get()
-        if outer is not None and outer.client is self.client:
-            self.root = outer.root
+        joined = outer is not None and outer.desk is self.desk and outer.turn is context.turn
+        self._outer = outer.root if outer is not None and joined else None
+        self.turn = context.turn
         inside.set(self)
         if resumed:
             await self._recall(context.turn)
-        return None
+            verdict = await self.desk.guard.banned(str(context.agent))
+            if verdict is not None:
+                return self._refused(verdict, "", context.turn)
+        live = self.desk.live
+        said = None
+        if live is not None and self.root is self:
+            said = await live.examine(context, self)
+        if said is None and self._request is not None:
+            said = await self._examine(self._request, context)
+        return said
+
+    async def _examine(self, request: Message, context: RunContext) -> Say | None:
+        """Ask the input policies about a request; what they refuse is hidden."""
+        desk, turn = self.desk, context.turn
+        verdict = await desk.guard.check("input", request.text, str(context.agent))
+        notes = desk.guard.notes(verdict, request.text)
+        if verdict.allowed:
+            for kind, body in notes:
+                turn.note(kind, body)
+            told = {"message": request.text, "mode": "user"}
+            await desk.life.call("on_execute", desk.feed.event("session", "execute", input=told))
+            return None
+        newest = (await visible(context.session, turn.number, Budget(keep_last=1)))[-1:]
+        asked = [each.seq or 0 for each in newest if each.role == "user"]
+        if asked:
+            opening = desk.session._opening  # pyright: ignore[reportPrivateUsage]
+            await hiding.hide(desk.conversation, opening, asked, "policy", notes)
+        else:  # it is said aside, inside of a tool
+            for kind, body in notes:
+                turn.note(kind, body)
+        self.verdict = verdict
+        return Say(verdict.message, {"kind": "ban", "policy": verdict.policy})
 
     async def _recall(self, turn: Turn) -> None:
-        """The route of a turn that another process began."""
+        """The route and the calls of a turn that began before."""
         store = turn.conversation.host.store
         own = Segment(turn.row.key, turn.number - 1, turn.row.seq)
-        found = await store.records([own], types=[events.HANDOFF])
-        earlier = [body_of(record).get("from") for record in found if record.body is not None]
+        found = await store.records([own], types=[events.HANDOFF, *_CALLS])
+        bodies = [(record.type, body_of(record)) for record in found if record.body is not None]
+        earlier = [body.get("from") for kind, body in bodies if kind == events.HANDOFF]
         self.route[:0] = [name for name in earlier if name and name not in self.route]
+        calls = {body["call"]: body["name"] for kind, body in bodies if kind in _CALLS}
+        self.called(sum(not name.startswith(TRANSFER) for name in calls.values()))
+
+    def calls_left(self) -> int | None:
+        limit = self.max_tool_calls
+        return None if limit is None else max(limit - self.root._calls, 0)
+
+    def called(self, number: int) -> None:
+        self.root._calls += number
 
     def speaks(self, name: str | None, *, first: bool) -> None:
         if name is not None and (first or name not in self.route):
@@ -96,7 +157,7 @@ class SwarmOversight(Oversight):
         if self.nested > self.swarm.limits.max_nested:
             raise UsageError(
                 f"more than {self.swarm.limits.max_nested} executions inside of one turn of client "
-                f"{self.client.client_id!r}: its tools call each other; end the turn, or raise "
+                f"{self.desk.client_id!r}: its tools call each other; end the turn, or raise "
                 "max_nested= of the swarm"
             )
 
@@ -106,9 +167,14 @@ class SwarmOversight(Oversight):
         if self.swarm.validate is not None:
             return ""  # it looks at whole answers
         if self._screen is None:
-            self._screen = self.client.guard.screen(str(context.agent))
+            self._screen, self._blank = self.desk.guard.screen(str(context.agent)), ""
         leaving = await self._screen.feed(text)
-        return None if self._screen.refused is not None else leaving
+        if self._screen.refused is not None:
+            return None
+        if self._blank is not None:  # an answer without any words is not taken
+            leaving = self._blank + leaving
+            self._blank = None if leaving.strip() else leaving
+        return leaving if self._blank is None else ""
 
     async def review(
         self, text: str, calls: Sequence[ToolCallMade], context: RunContext
@@ -122,15 +188,24 @@ class SwarmOversight(Oversight):
         if calls and not text:
             return Pass()
         if screen is None:
-            verdict = await self.client.guard.check("output", text, str(context.agent))
+            verdict = await self.desk.guard.check("output", text, str(context.agent))
             rest = text if self.swarm.validate is not None else ""
         else:
             rest, verdict = await screen.finish()
-            self.client.guard.tell_ban(verdict)
-        for kind, body in self.client.guard.notes(verdict, text):
-            context.turn.note(kind, body)
+            rest = (self._blank or "") + rest
+        refused = self._refused(verdict, text, context.turn)
+        if refused is not None:
+            return refused
+        if self.instead is not None and not calls:
+            return self.instead  # a policy has emitted another answer
+        return Pass(rest)
+
+    def _refused(self, verdict: Verdict, text: str, turn: Turn) -> Say | None:
+        """Note a verdict; the ban message where it refuses."""
+        for kind, body in self.desk.guard.notes(verdict, text):
+            turn.note(kind, body)
         if verdict.allowed:
-            return Pass(rest)
+            return None
         self.verdict = verdict
         return Say(verdict.message, {"kind": "ban", "policy": verdict.policy})
 
@@ -147,7 +222,8 @@ class SwarmOversight(Oversight):
         said = await said if isawaitable(said) else said
         if said is None or said is True:
             return None
-        reason = said if isinstance(said, str) else "the answer is not what it has to be"
+        told = isinstance(said, str) and bool(said.strip())
+        reason = said if told else "the answer is not what it has to be"
         return await self._rescued("invalid_answer", reason, text, context)
 
     async def _rescued(
@@ -163,7 +239,7 @@ class SwarmOversight(Oversight):
             return decided
         if decided is None:
             raise UnusableAnswer(
-                f"{reason} (agent {context.agent!r}, {self._attempts} attempts); give the swarm "
+                f"{reason} (agent {context.agent!r}, {_attempts(self._attempts)}); give the swarm "
                 'rescue="placeholder" to answer with a placeholder instead'
             )
         return Again(f"Your answer was not taken: {decided.reason}. Answer again.")
@@ -173,9 +249,10 @@ class SwarmOversight(Oversight):
     ) -> Again | Say | None:
         self._screen = None
         kind = "invalid_answer" if isinstance(error, SchemaValidationError) else "model_error"
-        decided = await self._decide(kind, str(error)[:1_000], "", context, error)
+        reason = str(error) if isinstance(error, AgentError) else described(error)
+        decided = await self._decide(kind, reason[:1_000], "", context, error, again=not shown)
         if isinstance(decided, Retry):
-            return None if shown else Again("Your answer was cut off by an error. Answer again.")
+            return Again("Your answer was cut off by an error. Answer again.")
         return decided
 
     async def tools_failed(
@@ -191,6 +268,11 @@ class SwarmOversight(Oversight):
             raise ToolError(reason) from failed.cause
         return None
 
+    async def _answered(self, context: RunContext) -> int:
+        """How many failures were answered before, by what the newest of them says."""
+        newest = await context.session.events(limit=1, types=[events.RESCUE])
+        return int((newest[-1].body or {}).get("answered", 0)) if newest else 0
+
     async def _decide(
         self,
         problem: Any,
@@ -198,6 +280,8 @@ class SwarmOversight(Oversight):
         text: str,
         context: RunContext,
         error: BaseException | None,
+        *,
+        again: bool = True,
     ) -> Retry | Say | None:
         self._attempts += 1
         failure = Failure(
@@ -208,14 +292,22 @@ class SwarmOversight(Oversight):
             attempt=self._attempts,
             error=error,
         )
-        decided = await self.swarm.rescue.decide(failure)
+        answered = await self._answered(context)
+        decided = await self.swarm.rescue.decide(failure, again=again, answered=answered)
         done = "retry" if isinstance(decided, Retry) else "raise" if decided is None else "answer"
         body = msgspec.structs.asdict(failure)
         del body["error"]
+        body["answered"] = answered + (done == "answer")
         body = {key: value for key, value in body.items() if value not in (None, "")}
         body["text"] = storable(text[:MAX_TEXT])
         noted = {**body, "reason": storable(reason), "strategy": self.swarm.rescue.name}
         context.turn.note(events.RESCUE, {**noted, "done": done})
-        if isinstance(decided, str):
-            return Say(decided, {"kind": "placeholder", "problem": problem})
-        return decided
+        if not isinstance(decided, str):
+            return decided
+        verdict = await self.desk.guard.check("output", decided, str(context.agent))
+        refused = self._refused(verdict, decided, context.turn)
+        return refused or Say(decided, {"kind": "placeholder", "problem": problem})
+
+
+def _attempts(number: int) -> str:
+    return "1 attempt" if number == 1 else f"{number} attempts"

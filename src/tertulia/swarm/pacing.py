@@ -14,8 +14,8 @@ from tertulia.policies import Verdict
 from tertulia.swarm.answer import Answer
 
 if TYPE_CHECKING:
-    from tertulia.swarm.client import ClientSession
     from tertulia.swarm.connecting import Send
+    from tertulia.swarm.desk import Desk
 
 MOST = 100
 """Messages that wait to be executed together; another one has them executed at once."""
@@ -27,9 +27,14 @@ Waiting = tuple[Message, Verdict, "Send | None"]
 class Paced:
     """A way to execute for one client; all that ask for the same delay share it."""
 
-    def __init__(self, client: ClientSession, delay: float) -> None:
+    def __init__(self, desk: Desk, delay: float) -> None:
         self.delay = _checked(delay)
-        self.client = client
+        self.desk = desk
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait to be executed."""
+        return False
 
     def close(self) -> None:
         """The client is gone."""
@@ -38,22 +43,27 @@ class Paced:
 class Rated(Paced):
     """Executes at most once in `delay` seconds; another call raises RateLimited."""
 
-    def __init__(self, client: ClientSession, delay: float) -> None:
-        super().__init__(client, delay)
+    def __init__(self, desk: Desk, delay: float) -> None:
+        super().__init__(desk, delay)
         self._last: float | None = None
 
     async def __call__(self, message: Any, **options: Any) -> Answer:
         """Execute a message. Raises RateLimited, and what `execute` raises."""
-        now = self.client.host.clock.monotonic()
+        now = self.desk.host.clock.monotonic()
         if self._last is not None and now - self._last < self.delay:
             left = self.delay - (now - self._last)
             raise RateLimited(
-                f"client {self.client.client_id!r} may ask again in {left:.3g} seconds",
+                f"client {self.desk.client_id!r} may ask again in {left:.3g} seconds",
                 retry_after=left,
-                session_id=self.client.session.id,
+                session_id=self.desk.session.id,
             )
-        self._last = now
-        return await self.client.execute(message, **options)
+        before, self._last = self._last, now
+        try:
+            return await self.desk.client.execute(message, **options)
+        except InvalidInput:
+            if self._last == now:
+                self._last = before  # nothing was executed
+            raise
 
     execute = __call__
 
@@ -69,8 +79,8 @@ class Rated(Paced):
 class Scheduled(Paced):
     """Executes what came within `delay` seconds of each other once."""
 
-    def __init__(self, client: ClientSession, delay: float) -> None:
-        super().__init__(client, delay)
+    def __init__(self, desk: Desk, delay: float) -> None:
+        super().__init__(desk, delay)
         self._waiting: list[Waiting] = []
         self._outcome: Outcome[Answer] = Outcome()
         self._timer: asyncio.TimerHandle | None = None
@@ -83,6 +93,11 @@ class Scheduled(Paced):
         return await self._enter(message, None)
 
     execute = __call__
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait to be executed."""
+        return bool(self._waiting)
 
     def through(self, send: Send) -> Callable[..., Awaitable[Answer]]:
         """The same, with the answer handed to a connector, once."""
@@ -103,9 +118,10 @@ class Scheduled(Paced):
         if not isinstance(message, str) or not message.strip():
             raise InvalidInput(f"a scheduled message is text that is not empty, not {message!r}")
         request = Message.user(message, metadata={"mode": "user"})
-        verdict = await self.client.admit(request)
+        verdict = await self.desk.admit(request)
         if isinstance(verdict, Answer):
-            return verdict
+            return verdict if send is None else await send.hand(verdict)
+        self.desk.life.check()
         self._waiting.append((request, verdict, send))
         outcome = self._outcome
         if self._timer is not None:
@@ -122,15 +138,15 @@ class Scheduled(Paced):
         outcome, self._outcome = self._outcome, Outcome()
         self._timer = None
         if waiting:
-            self.client.start(self._run(waiting, outcome))
+            self.desk.start(self._run(waiting, outcome))
 
     async def _run(self, waiting: list[Waiting], outcome: Outcome[Answer]) -> None:
         *earlier, (last, verdict, _) = waiting
         sends = {send: None for *_, send in waiting if send is not None}
         try:
             for request, _, _ in earlier:
-                await self.client.commit_user_message(request.text)
-            answer = await self.client.run(self.client.plan(last, verdict, {}))
+                await self.desk.client.commit_user_message(request.text)
+            answer = await self.desk.run(self.desk.plan(last, verdict, {}))
             for send in sends:
                 await send.hand(answer)
         except BaseException as error:

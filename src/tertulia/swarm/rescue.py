@@ -52,7 +52,8 @@ class Rescue(msgspec.Struct, frozen=True, kw_only=True):
 
     - ``"retry"``: the model is asked again and told the reason, at most `retries` times in a
       turn; then `then`,
-    - ``"placeholder"``: one of `placeholders` is the answer, of the kind ``placeholder``,
+    - ``"placeholder"``: one of `placeholders` is the answer, of the kind ``placeholder``; they
+      are used in their order, one turn after the other,
     - ``"raise"``: the turn fails with the error,
     - a function of the `Failure`, sync or async: the text it returns is the answer (of the kind
       ``placeholder``), `Retry()` asks again within the limit, None raises.
@@ -86,15 +87,21 @@ class Rescue(msgspec.Struct, frozen=True, kw_only=True):
         """The strategy as the log names it."""
         return self.strategy if isinstance(self.strategy, str) else "function"
 
-    async def decide(self, failure: Failure) -> str | Retry | None:
-        """The answer to give, or to ask again, or None to raise."""
+    async def decide(
+        self, failure: Failure, *, again: bool = True, answered: int = 0
+    ) -> str | Retry | None:
+        """The answer to give, or to ask again where that can be (`again`), or None to raise.
+
+        `answered` is how many failures of the client were answered in earlier turns.
+        """
+        again = again and failure.attempt <= self.retries
         if isinstance(self.strategy, str):
-            return self._settled(self.strategy, failure)
+            return self._settled(self.strategy, failure, answered, again=again)
         said = self.strategy(failure)
         decided = await said if isawaitable(said) else said
         if isinstance(decided, Retry):
-            if failure.attempt > self.retries:
-                return self._settled(self.then, failure)
+            if not again:
+                return self._settled(self.then, failure, answered)
             return Retry(decided.reason or failure.reason)
         if decided is None or _is_text(decided):
             return decided
@@ -102,14 +109,16 @@ class Rescue(msgspec.Struct, frozen=True, kw_only=True):
             f"the rescue function gave {decided!r}; it gives a text, Retry() or None"
         )
 
-    def _settled(self, strategy: str, failure: Failure) -> str | Retry | None:
+    def _settled(
+        self, strategy: str, failure: Failure, answered: int, *, again: bool = False
+    ) -> str | Retry | None:
         if strategy == "retry":
-            if failure.attempt <= self.retries:
+            if again:
                 return Retry(failure.reason)
             strategy = self.then
         if strategy == "raise":
             return None
-        return self.placeholders[(failure.attempt - 1) % len(self.placeholders)]
+        return self.placeholders[(failure.attempt - 1 + answered) % len(self.placeholders)]
 
 
 def as_rescue(given: Any) -> Rescue:

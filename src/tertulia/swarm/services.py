@@ -10,9 +10,15 @@ from typing import Any
 
 from tertulia import events
 from tertulia.bus import Bus
-from tertulia.conversation import How
-from tertulia.drafting import Draft
-from tertulia.errors import ClientDisposed, ConfigurationError, InvalidInput, UnknownName
+from tertulia.conversation import Conversation, How
+from tertulia.doors import current_loop
+from tertulia.errors import (
+    AgentError,
+    ClientDisposed,
+    ConfigurationError,
+    InvalidInput,
+    UnknownName,
+)
 from tertulia.handle import MessageLike, conversation_of
 from tertulia.host import Host
 from tertulia.messages import Message
@@ -20,12 +26,12 @@ from tertulia.opening import Opening
 from tertulia.policies import Ban
 from tertulia.session import Session
 from tertulia.swarm.answer import Answer
-from tertulia.swarm.client import ClientSession, Mode
+from tertulia.swarm.client import ClientSession, Mode, named
 from tertulia.swarm.connecting import Connector, Send
 from tertulia.swarm.feed import Feed
+from tertulia.swarm.guard import note_beside
 from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_event, ban_told
-from tertulia.values import identifier
 
 _log = logging.getLogger("tertulia.swarm")
 _NOTING = How(suspended="keep", timeout=5.0)
@@ -38,22 +44,55 @@ class SessionConnectionService:
         self.host = host
         self._bus = bus
         self.swarms: dict[str, Swarm] = {}
-        for swarm in swarms:
-            if not isinstance(swarm, Swarm):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise InvalidInput(f"swarms= takes swarms, and {swarm!r} is none")
-            if swarm.name in self.swarms:
-                raise ConfigurationError(f"two swarms are named {swarm.name!r}")
-            self.swarms[swarm.name] = swarm
-        for swarm in self.swarms.values():
-            swarm.join(self)
         self._lock = threading.Lock()
         self._live: dict[tuple[str, str], ClientSession] = {}
+        self._beside: dict[tuple[str, str, str | None, str], ClientSession] = {}
+        """Those whose conversation is another one than that of the client's live instance."""
+        self._unwatched: list[ClientSession] = []
+        """Those that were made where no event loop ran, which would let them go when idle."""
+        for swarm in swarms:
+            self._take(swarm)
+        for swarm in self.swarms.values():
+            swarm.join(self)
+
+    def add(self, swarm: Swarm) -> None:
+        """Serve one more swarm; one that is served already is no error.
+
+        Raises InvalidInput, and ConfigurationError for the name of another swarm.
+        """
+        with self._lock:
+            if self.swarms.get(getattr(swarm, "name", "")) is swarm:
+                return
+            self._take(swarm)
+            swarm.join(self)
+
+    def _take(self, swarm: Swarm) -> None:
+        if not isinstance(swarm, Swarm):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput(f"{swarm!r} is no swarm; pass Swarm(…)")
+        if swarm.name in self.swarms:
+            raise ConfigurationError(
+                f"two swarms are named {swarm.name!r}; give each a name of its own, and make a "
+                "swarm once for all of its clients"
+            )
+        for other in self.swarms.values():
+            if other.app_name == swarm.app_name:
+                raise ConfigurationError(
+                    f"the swarms {other.name!r} and {swarm.name!r} have the same "
+                    f"app_name={swarm.app_name!r}, so their clients would share conversations; "
+                    "leave it out of one of them"
+                )
+        self.swarms[swarm.name] = swarm
 
     def swarm(self, name: str | Swarm) -> Swarm:
         """The swarm of a name. Raises UnknownName."""
         wanted = name.name if isinstance(name, Swarm) else name
         found = self.swarms.get(wanted)
-        if found is None or (isinstance(name, Swarm) and found is not name):
+        if found is not None and isinstance(name, Swarm) and found is not name:
+            raise UnknownName(
+                f"the swarm {wanted!r} of this runtime is another object; make a swarm once, and "
+                "pass that one or its name"
+            )
+        if found is None:
             there = ", ".join(self.swarms) or "none"
             raise UnknownName(
                 f"there is no swarm {wanted!r} here; Runtime(swarms=[…]) was given: {there}"
@@ -65,17 +104,50 @@ class SessionConnectionService:
     ) -> ClientSession:
         """The live instance of a client in a swarm, made at its first use.
 
-        `session` is a conversation for it other than its own. Raises UnknownName, InvalidInput.
+        `session` is a conversation for it other than its own; where the live instance has another
+        one already, this one gets an instance beside it, so that no two conversations are mixed.
+        Raises UnknownName, InvalidInput.
+        """
+        wanted = None if session is None else session._conversation  # pyright: ignore[reportPrivateUsage]
+        return self._instance(self.swarm(swarm), client_id, session, wanted)
+
+    def own(self, client_id: str, swarm: str | Swarm) -> ClientSession:
+        """The live instance of a client on its own durable conversation, made at its first use;
+        never that of a live session on another one. Raises UnknownName, InvalidInput.
         """
         found = self.swarm(swarm)
-        key = identifier(client_id, "the client id"), found.name
+        wanted = conversation_of(self.host, found.app_name, named(client_id))
+        return self._instance(found, client_id, None, wanted)
+
+    def _instance(
+        self, swarm: Swarm, client_id: str, session: Session | None, wanted: Conversation | None
+    ) -> ClientSession:
+        """The instance on the conversation that is wanted; None is any."""
+        key = named(client_id), swarm.name
         with self._lock:
+            self._watch()
             client = self._live.get(key)
             if client is None:
-                client = self._live[key] = ClientSession(
-                    found, client_id, self.host, self._bus, forget=self._forget, session=session
-                )
+                client = self._live[key] = self._made(swarm, client_id, session)
+            elif wanted is not None and client.session._conversation is not wanted:  # pyright: ignore[reportPrivateUsage]
+                other = (*key, wanted.app, wanted.id)
+                client = self._beside.get(other)
+                if client is None:
+                    client = self._beside[other] = self._made(swarm, client_id, session)
         return client
+
+    def _made(self, swarm: Swarm, client_id: str, session: Session | None) -> ClientSession:
+        client = ClientSession(
+            swarm, client_id, self.host, self._bus, forget=self._forget, session=session
+        )
+        if current_loop() is None:
+            self._unwatched.append(client)
+        return client
+
+    def _watch(self) -> None:
+        """Let a loop look after those that were made where none ran."""
+        while self._unwatched and current_loop() is not None:
+            self._unwatched.pop()._desk.life.watch()  # pyright: ignore[reportPrivateUsage]
 
     def find(self, client_id: str, swarm: str | Swarm) -> ClientSession | None:
         """The live instance, if there is one. Raises UnknownName."""
@@ -84,11 +156,18 @@ class SessionConnectionService:
     def live(self) -> list[ClientSession]:
         """All live instances."""
         with self._lock:
-            return list(self._live.values())
+            return [*self._live.values(), *self._beside.values()]
 
     async def close(self) -> None:
         """Dispose all of them, and leave the swarms."""
-        await asyncio.gather(*(client.dispose() for client in self.live()))
+        for client in self.live():
+            client._desk.life.closed = True  # pyright: ignore[reportPrivateUsage]
+        ending = [client.dispose() for client in self.live()]
+        if current_loop() is None:
+            for each in ending:
+                await each
+        else:
+            await asyncio.gather(*ending)
         for swarm in self.swarms.values():
             swarm.leave(self)
 
@@ -97,9 +176,15 @@ class SessionConnectionService:
         with self._lock:
             if self._live.get(key) is client:
                 del self._live[key]
+            other = (*key, client.session.app_name, client.session.id)
+            if self._beside.get(other) is client:
+                del self._beside[other]
 
     async def banned(self, swarm: Swarm, kind: str, client_id: str, ban: Ban) -> None:
-        """Tell the bus and the client's log of a ban, or of its end; make no session for it."""
+        """Tell the bus and the client's log of a ban, or of its end; make no session for it.
+
+        It stands already: that the log could not be told is only noted in the log of the process.
+        """
         self._bus.publish(ban_event(Feed(self._bus, client_id, swarm.name), kind, ban))
         live = self._live.get((client_id, swarm.name))
         if live is not None:
@@ -107,19 +192,17 @@ class SessionConnectionService:
         else:
             conversation = conversation_of(self.host, swarm.app_name, client_id)
         noted = events.POLICY_BANNED if kind == "ban-client" else events.POLICY_UNBANNED
-        body = ban_told(ban)
-        turn = conversation.turn
-        if turn is not None and not turn.closed:
-            turn.note(noted, body)
-            return
-        row = await conversation.row()
-        if row is None or row.status != "open":
-            return
-
-        async def build(draft: Draft) -> None:
-            draft.add(noted, body, actor="app")
-
-        await conversation.append(Opening(), build, _NOTING)
+        try:
+            row = await conversation.row()
+            if row is not None and row.status == "open":
+                await note_beside(conversation, Opening(), [(noted, ban_told(ban))], _NOTING)
+        except AgentError as error:
+            _log.warning(
+                "the %s of client %r is not in the log of its session: %s",
+                kind,
+                client_id,
+                type(error).__name__,
+            )
 
 
 class SessionPublicService:
@@ -134,7 +217,7 @@ class SessionPublicService:
     async def execute(
         self, message: str | MessageLike, mode: Mode, client_id: str, swarm: str, **options: Any
     ) -> Answer:
-        """As `ClientSession.execute`."""
+        """As `ClientSession.execute`; `mode`, which comes before the client here, must be given."""
         return await self._client("execute", client_id, swarm).execute(message, mode, **options)
 
     async def emit(self, text: str, client_id: str, swarm: str) -> Answer:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakSet
 
 import msgspec
 
+from tertulia import doors
 from tertulia import host as hosts
 from tertulia.agents.agent import Agent
 from tertulia.errors import ConfigurationError, InvalidInput, UnknownName, UsageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TOOL_TIMEOUT = 30.0
 IDLE_TIMEOUT = 900.0
+POLICY_TIMEOUT = 30.0
 MAX_NESTED = 20
 Callback = Callable[["ClientSession", "BusEvent"], Any]
 Validate = Callable[[str], "bool | str | Awaitable[bool | str | None] | None"]
@@ -66,6 +68,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Executions from inside of one turn."""
     idle_timeout: float | None
     """Seconds without use after which a client session that nobody holds is disposed."""
+    policy_timeout: float = POLICY_TIMEOUT
+    """Seconds that a policy may take for one text, or for its ban message."""
 
 
 class Swarm:
@@ -76,8 +80,8 @@ class Swarm:
     order. `rescue` is a `Rescue`, or its strategy. `validate` says whether an answer can be used:
     None or True is yes, False or a reason is no. `on_…` are called with the client and the bus
     event; they may be async, and one that raises is logged. `app_name` is the app of the clients'
-    sessions, the swarm's name unless told otherwise. `tool_timeout` and `idle_timeout` are in
-    seconds.
+    sessions, the swarm's name unless told otherwise. `tool_timeout`, `idle_timeout` and
+    `policy_timeout` are in seconds; a policy that takes longer fails, and lets nothing through.
 
     Raises InvalidInput, ConfigurationError for names that are taken twice, UnknownName for a
     default or a handoff that is nobody here.
@@ -102,6 +106,7 @@ class Swarm:
         max_tool_calls: int | None = None,
         max_nested: int = MAX_NESTED,
         idle_timeout: float | None = IDLE_TIMEOUT,
+        policy_timeout: float = POLICY_TIMEOUT,
         app_name: str | None = None,
     ) -> None:
         self.name = identifier(name, "the name of a swarm")
@@ -121,6 +126,7 @@ class Swarm:
             else _whole(max_tool_calls, "max_tool_calls", 0),
             max_nested=_whole(max_nested, "max_nested", 0),
             idle_timeout=None if idle_timeout is None else _seconds(idle_timeout, "idle_timeout"),
+            policy_timeout=_seconds(policy_timeout, "policy_timeout"),
         )
         self._homes: WeakSet[Home] = WeakSet()
 
@@ -147,9 +153,10 @@ class Swarm:
         """Let a client not talk to the swarm, because of a policy or (None) at all.
 
         It holds at once, also for a turn that runs, in every process on the store. `until` is a
-        datetime, ISO text, a timedelta or seconds; None is for ever. Returns what is new of it.
-        Raises UnknownName for a policy that is not here, InvalidInput, UsageError outside of a
-        runtime.
+        datetime, ISO text, a timedelta or seconds; None is for ever. The client hears the
+        `ban_message` of the policy; where it is banned at all, that of the first policy, or the
+        default text. Returns what is new of it. Raises UnknownName for a policy that is not here,
+        InvalidInput, UsageError outside of a runtime.
         """
         home = self._home()
         end = until_of(until, home.host.clock.now())
@@ -208,7 +215,7 @@ class Swarm:
 
     async def _tell(self, home: Home, kind: str, client_id: str, bans: Iterable[Ban]) -> None:
         for ban in bans:
-            await asyncio.shield(home.banned(self, kind, client_id, ban))
+            await doors.protected(partial(home.banned, self, kind, client_id, ban))
 
     # -- checks
 

@@ -22,7 +22,7 @@ def told(verdict: Verdict, text: str) -> dict[str, Any]:
         body["passed"] = list(verdict.passed)
     if not verdict.allowed:
         body |= {"policy": verdict.policy, "reason": verdict.reason, "banned": verdict.banned}
-        body["text"] = storable(text[:MAX_TEXT])
+        body |= {"text": storable(text[:MAX_TEXT]), "message": verdict.message}
     return body
 
 

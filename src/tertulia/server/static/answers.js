@@ -8,6 +8,8 @@
  * @property {"streaming" | "done" | "interrupted" | "lost"} state "lost": it is no part of the
  *   history, because it failed, or because the server was killed in the middle of it
  * @property {number|null} seq its place in the log, once it is there
+ * @property {string|null} kind at its end, where it is no plain answer: "ban", "placeholder", "emit"
+ * @property {string|null} policy which policy refused it, of a "ban"
  */
 
 const START = "agent.llm.response.start";
@@ -43,6 +45,7 @@ export class Answers {
 
   #add(requestId, { offset }) {
     const answer = { requestId, request: null, text: "", state: "streaming", seq: null };
+    Object.assign(answer, { kind: null, policy: null });
     answer.told = null;
     answer.count = offset ?? 0; // of the code points: offsets count these, strings do not
     this.#answers.delete(requestId);
@@ -70,8 +73,8 @@ export class Answers {
 }
 
 /** @returns {Answer} */
-function shown({ requestId, request, text, state, seq }) {
-  return { requestId, request, text, state, seq };
+function shown({ requestId, request, text, state, seq, kind, policy }) {
+  return { requestId, request, text, state, seq, kind, policy };
 }
 
 function requestOf({ metadata }) {
@@ -108,6 +111,8 @@ function endOf(answer, event) {
   const events = answer.told === null ? [] : takeOver(answer);
   answer.state = event.discarded ? "lost" : event.interrupted ? "interrupted" : "done";
   answer.seq = event.seq ?? null;
+  answer.kind = event.metadata?.kind ?? null;
+  answer.policy = event.metadata?.policy ?? null;
   return [...events, event];
 }
 
