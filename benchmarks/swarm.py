@@ -1,7 +1,8 @@
 """The swarms: what a turn of a client costs beside a bare session's, and how fast clients go.
 
-Three policies look at what is said and at what is answered, and two listeners hear of it. What
-the bus does alone is `bus`.
+Three policies look at what is said and at what is answered, and the bus is on: somebody listens to
+the session events of the client, and in `.watched` somebody to everything, too. What the bus does
+alone is `bus`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ IN_SWARM = Named(
     name="tertulia, a client of a swarm",
     where=f"{CLIENTS}:InSwarm",
     kind="ours",
-    note="three policies, two listeners",
+    note="three policies, a listener to its session events",
+)
+WATCHED = Named(
+    name="tertulia, a client that is watched",
+    where=f"{CLIENTS}:Watched",
+    kind="ours",
+    note="the same, and a listener to all that happens to it",
 )
 BARE = Named(
     name="tertulia, a bare session",
@@ -52,9 +59,10 @@ def turns(bench: Bench, *, in_memory: bool) -> Iterator[Figure]:
     ):
         options = {"clients": clients, "rounds": rounds, "in_memory": in_memory}
         found = bench.samples(
-            name, "swarm_turns", [[IN_SWARM, BARE]], lambda _, given=options: given
+            name, "swarm_turns", [[IN_SWARM, WATCHED, BARE]], lambda _, given=options: given
         )
         yield bench.compared(name, found, BARE, "ms", NEAR, IN_SWARM)
+        yield bench.compared(f"{name}.watched", found, BARE, "ms", None, WATCHED)
         yield from bench.others(name, found, [[BARE]], "ms")
 
 

@@ -21,8 +21,6 @@ SWARM = "shop"
 TRIAGE = "triage"
 KEEP_LAST = 10
 """Messages that the model is shown, of either."""
-WAITING = 100_000
-"""Events that may wait for whoever listens to all clients."""
 
 Ask = Callable[[str], Awaitable[str]]
 
@@ -98,25 +96,29 @@ class Bare(Answering):
 
 
 class InSwarm(Answering):
-    """A client of the swarm. Somebody listens to its session events, somebody to everything."""
+    """A client of the swarm, to whose session events somebody listens."""
+
+    watched = False
+    """Whether somebody listens to everything that happens to the client, too."""
 
     def open(self, runtime: Runtime, swarm: Swarm) -> None:
         super().open(runtime, swarm)
         self.told: Counter[str] = Counter()
         self.clients: list[ClientSession] = []
-        runtime.bus.listen("*", "*", self.note, size=WAITING)
 
     async def begin(self, name: str) -> Ask:
-        client = self.runtime.client_session(f"client-{name}", SWARM)
-        client.listen("session.*", self.note_later)
+        client = self.runtime.client_session(f"{type(self).__name__}-{name}", SWARM)
+        client.listen("session.*", self.note)
+        if self.watched:
+            client.listen("*", self.note)
         self.clients.append(await client)
         return client.execute
 
     async def end(self, turns: int) -> None:
         await self.runtime.bus.drain(10)
         told, self.told = self.told, Counter()
-        if told["session.execute"] != 2 * turns:
-            raise RuntimeError(f"of {turns} turns both listeners were told {dict(told)}")
+        if told["session.execute"] != (2 if self.watched else 1) * turns:
+            raise RuntimeError(f"of {turns} turns the listeners were told {dict(told)}")
         for client in self.clients:
             await client.dispose()
         self.clients.clear()
@@ -124,8 +126,11 @@ class InSwarm(Answering):
     def note(self, event: BusEvent) -> None:
         self.told[event.topic] += 1
 
-    async def note_later(self, event: BusEvent) -> None:
-        self.told[event.topic] += 1
+
+class Watched(InSwarm):
+    """The same, and somebody listens to everything."""
+
+    watched = True
 
 
 class Coming(Answering):

@@ -45,11 +45,9 @@ TEXT = "\n".join(PAGES.values())
 CLASSES = (
     *(Session, Turn, Runtime, Agent, AgentRouter, Stream, AsyncStream, Memory),
     *(AgentApp, AgentSession, Node, Token, JWT),
-    *(swarm.Swarm, swarm.ClientSession, swarm.AnswerStream, swarm.Send, swarm.Policy),
+    *(swarm.Swarm, swarm.ClientSession, swarm.ClientStream, swarm.Send, swarm.Policy),
     *(swarm.SessionConnectionService, swarm.SessionPublicService),
 )
-PAGE_OF = {swarm.AnswerStream: "swarms.md"}
-"""The page of a class whose name another one has too."""
 MADE: tuple[Any, ...] = (
     *(Session, Runtime, Agent, AgentRouter, Memory, tool),
     *(AgentApp, Node, OutputNode, AgentNode, Token, JWT),
@@ -68,10 +66,10 @@ _STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: 
 SECTIONS = [section for page in PAGES.values() for section in _SECTION.findall(page)]
 
 
-def rows(heading: str, sections: list[tuple[str, str]] = SECTIONS) -> dict[str, str]:
+def rows(heading: str) -> dict[str, str]:
     """The first cells of the tables under a heading, by the name that they begin with."""
     found: dict[str, str] = {}
-    for title, text in sections:
+    for title, text in SECTIONS:
         if title == heading:
             cells = _FIRST_CELL.findall(text)
             found.update((re.split(r"\W", cell.lstrip("*"))[0], cell) for cell in cells)
@@ -82,10 +80,9 @@ def told(owner: type) -> dict[str, str]:
     """What the reference tells of a class: under its name, and under "name: something"."""
     name = owner.__name__
     found: dict[str, str] = {}
-    sections = _SECTION.findall(PAGES[PAGE_OF[owner]]) if owner in PAGE_OF else SECTIONS
-    for title, _ in sections:
+    for title, _ in SECTIONS:
         if title == name or (title.startswith(f"{name}: ") and title != f"{name}: parameters"):
-            found.update(rows(title, sections))
+            found.update(rows(title))
     return found
 
 

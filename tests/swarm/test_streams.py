@@ -17,7 +17,7 @@ from tertulia.agents.protocol import ModelEvent, ModelRequest, TextDelta
 from tertulia.agents.response import StreamEvent
 from tertulia.errors import ClientDisposed, InvalidInput, ModelError, PolicyError, UsageError
 from tertulia.policies import BAN_MESSAGE, Policy, PolicyContext
-from tertulia.swarm import AnswerStream, ClientSession
+from tertulia.swarm import ClientSession, ClientStream
 from tertulia.testing import Pause, ScriptedModel, call
 
 
@@ -27,7 +27,7 @@ def client_of(
     return stage.runtime(swarm_of(model, *policies, **options)).client_session("ann", SWARM)
 
 
-async def all_of(stream: AnswerStream) -> list[StreamEvent]:
+async def all_of(stream: ClientStream) -> list[StreamEvent]:
     return [event async for event in stream]
 
 
@@ -38,11 +38,11 @@ def text_of(events: list[StreamEvent]) -> str:
 class Taking:
     """A task that takes a stream, and the events that it has got."""
 
-    def __init__(self, stream: AnswerStream) -> None:
+    def __init__(self, stream: ClientStream) -> None:
         self.events: list[StreamEvent] = []
         self.task = asyncio.create_task(self._take(stream))
 
-    async def _take(self, stream: AnswerStream) -> None:
+    async def _take(self, stream: ClientStream) -> None:
         async for event in stream:
             self.events.append(event)
 

@@ -22,7 +22,7 @@ from tertulia.server.sse import EventStream
 from tertulia.server.swarm_views import BansShown, ClientPage, Disposed, SwarmAnswer, SwarmPage
 from tertulia.server.turn_calls import streams
 from tertulia.server.views import turn_event
-from tertulia.swarm import Answer, AnswerStream, ClientSession, Swarm
+from tertulia.swarm import Answer, ClientSession, ClientStream, Swarm
 
 
 async def listing(call: Call) -> SwarmPage:
@@ -56,7 +56,7 @@ async def execute(call: Call) -> SwarmAnswer | EventStream:
     return swarm_views.answer(await client.execute(said, body.mode, **options))
 
 
-async def _told(stream: AnswerStream) -> AsyncGenerator[bytes]:
+async def _told(stream: ClientStream) -> AsyncGenerator[bytes]:
     """A client's turn as bytes; the last event is its answer."""
     async with stream:
         async for happened in stream:

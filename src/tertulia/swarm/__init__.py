@@ -8,16 +8,16 @@ from tertulia.swarm.connecting import Send
 from tertulia.swarm.current import current_client
 from tertulia.swarm.rescue import Failure, Rescue, Retry
 from tertulia.swarm.services import SessionConnectionService, SessionPublicService
-from tertulia.swarm.streams import AnswerStream
+from tertulia.swarm.streams import ClientStream
 from tertulia.swarm.swarm import Swarm
 
 __all__ = [
     "Answer",
-    "AnswerStream",
     "Ban",
     "Bus",
     "BusEvent",
     "ClientSession",
+    "ClientStream",
     "Failure",
     "LocalBus",
     "Outgoing",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from inspect import isawaitable, ismethod, signature
-from typing import Any, Final, NamedTuple
+from types import CoroutineType
+from typing import Any, Final, NamedTuple, cast
 
 from msgspec import structs
 
@@ -26,6 +28,7 @@ from tertulia.policies import (
     until_of,
 )
 from tertulia.swarm.bans import Bans
+from tertulia.swarm.stepping import Waiting, begun, within
 from tertulia.values import storable
 
 ContextOf = Callable[[Policy], PolicyContext]
@@ -99,7 +102,9 @@ class Checker:
             if validate is None:
                 continue
             context = context_of(policy)
-            judgement = await self._judge(name, validate, text, context)
+            judgement = self._judge(name, validate, text, context)
+            if isinstance(judgement, Waiting):
+                judgement = await self._judged(name, judgement)
             if not judgement:
                 refused = await self._refused(policy, judgement, context)
                 refused = structs.replace(refused, passed=tuple(passed))
@@ -119,19 +124,39 @@ class Checker:
                 return await self._banned(direction, ban, policy, context_of)
         return None
 
-    async def _judge(
+    def _judge(
         self,
         name: str,
         validate: Callable[[str, PolicyContext], Any],
         text: str,
         context: PolicyContext,
-    ) -> Judgement:
+    ) -> Judgement | Waiting[Any]:
+        """What a policy says, or that it has to wait. Most need not: then no time is measured."""
+        said: Any
         try:
-            said = await self._within(name, validate(text, context))
+            said = validate(text, context)
+            if isinstance(said, CoroutineType):
+                said = begun(cast("CoroutineType[Any, Any, Any]", said))
+            elif isawaitable(said):
+                said = begun(_awaited(said))
         except PolicyError:
             raise
         except Exception as error:
             raise self._error(name, f"raised {type(error).__name__}") from error
+        if isinstance(said, Waiting):
+            return cast("Waiting[Any]", said)
+        return self._checked(name, said)
+
+    async def _judged(self, name: str, waiting: Waiting[Any]) -> Judgement:
+        try:
+            said = await waiting.within(self._limited(name))
+        except PolicyError:
+            raise
+        except Exception as error:
+            raise self._error(name, f"raised {type(error).__name__}") from error
+        return self._checked(name, said)
+
+    def _checked(self, name: str, said: Any) -> Judgement:
         if isinstance(said, bool | Refusal):
             return said
         what = type(said).__name__
@@ -188,7 +213,8 @@ class Checker:
         if not isinstance(said, str):
             try:
                 said = _as_function(said)(context) if callable(said) else said
-                said = await self._within(policy.name, said)
+                if isawaitable(said):
+                    said = await within(_awaited(said), lambda: self._limited(policy.name))
             except PolicyError:
                 raise
             except Exception as error:
@@ -200,20 +226,19 @@ class Checker:
             )
         return storable(said) if said else BAN_MESSAGE
 
-    async def _within(self, policy: str, said: Any) -> Any:
-        """What a policy gives, which it may take some time for. Raises PolicyError after that."""
-        if not isawaitable(said):
-            return said
-        if self._timeout is None or current_loop() is None:
-            return await said
+    @asynccontextmanager
+    async def _limited(self, policy: str) -> AsyncGenerator[None]:
+        if current_loop() is None:
+            yield
+            return
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                return await said
+                yield
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            what = f"did not answer within {self._timeout:g} seconds"
+            what = f"did not answer within {self._timeout or 0:g} seconds"
             raise self._error(policy, what) from error
 
     def _error(self, policy: str, what: str) -> PolicyError:
@@ -222,6 +247,10 @@ class Checker:
             f"the policy {policy!r} of the swarm {self._swarm!r} {what}; nothing was let through",
             policy=policy,
         )
+
+
+async def _awaited(given: Awaitable[Any]) -> Any:
+    return await given
 
 
 def _as_function(said: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from tertulia.swarm.desk import Desk
 from tertulia.swarm.life import Forget
 from tertulia.swarm.oversight import inside
 from tertulia.swarm.pacing import Rated, Scheduled
-from tertulia.swarm.streams import AnswerStream
+from tertulia.swarm.streams import ClientStream
 from tertulia.swarm.swarm import Swarm
 from tertulia.turns import own_turn
 from tertulia.values import identifier
@@ -117,14 +117,14 @@ class ClientSession:
 
     def stream(
         self, message: str | MessageLike, mode: Mode = "user", **options: Any
-    ) -> AnswerStream:
+    ) -> ClientStream:
         """As `execute`, as it happens: ``async for event in client.stream("…")``.
 
         Its `answer` is there at the end. Text that the output policies have not accepted yet does
         not leave: without a `chunk_window` an answer comes whole. Options are those of `execute`.
         """
         self._desk.life.check()
-        return AnswerStream(self._desk, self._request(message, mode), options)
+        return ClientStream(self._desk, self._request(message, mode), options)
 
     async def resume(self) -> Answer:
         """Go on with the turn that waits for an approval, or that a dead process left open."""

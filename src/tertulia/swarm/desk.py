@@ -33,6 +33,7 @@ from tertulia.swarm.navigation import Navigator
 from tertulia.swarm.outlet import Outlet
 from tertulia.swarm.oversight import SwarmOversight, inside
 from tertulia.swarm.pacing import Paced
+from tertulia.swarm.stepping import within
 from tertulia.swarm.swarm import Swarm
 from tertulia.turns import own_turn
 
@@ -165,9 +166,8 @@ class Desk:
         where it is disposed meanwhile.
         """
         await self.begin()
-        async with self.life.asking():
-            verdict = await self._in_turn(request, seconds)
-            self.life.check()
+        verdict = await within(self._in_turn(request, seconds), self.life.asking)
+        self.life.check()
         if verdict.allowed:
             return verdict
         await self.guard.record(verdict, request.text)

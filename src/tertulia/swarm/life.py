@@ -140,7 +140,8 @@ class Life:
             if self._waits_for_us():
                 return
             await self._wait_for(self._begun)
-        await self.call_told()
+        if self._told:
+            await self.call_told()
         self.check()
 
     async def _begin(self) -> None:
@@ -184,7 +185,8 @@ class Life:
             self.running.pop(exchange, None)
         self._used = self._desk.host.clock.monotonic()
         self.tell_changes()
-        await self.call_told()
+        if self._told:
+            await self.call_told()
 
     async def heard(self) -> None:
         """Let listeners that are quick hear what was published, before the caller goes on."""

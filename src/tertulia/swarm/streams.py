@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tertulia.swarm.desk import Desk
 
 
-class AnswerStream:
+class ClientStream:
     """``async for event in client.stream("…")``: `StreamEvent`s, then `answer`.
 
     What a policy refuses comes as its ban message. Who stops early cancels the turn; use it as a
@@ -91,7 +91,7 @@ async def _events(
 ) -> AsyncGenerator[StreamEvent]:
     """Run the turn; its answer is added to `answers`.
 
-    It does not know the `AnswerStream`, so that one that is dropped ends its turn at once.
+    It does not know the `ClientStream`, so that one that is dropped ends its turn at once.
     """
     plan = await desk.prepare(request, options)
     if isinstance(plan, Answer):
