@@ -97,10 +97,9 @@ def test_the_last_line_comes_back_to_the_session_after_its_position(
     assert "agent> b.0" in more
     from_the_start = empty.ok(*again[:-2], "--after", "0", stdin="c 1\n", store=None)
     talk = [line for line in from_the_start.splitlines() if line.startswith(("you", "agent"))]
-    assert talk == [
-        *["you> a 1", "agent> a.0 ", "you> b 1", "agent> b.0 "],
-        *["you> c 1", "agent> c.0 "],
-    ]
+    assert talk.index("you> c 1") < talk.index("agent> c.0 ")
+    talk.remove("you> c 1")  # what is typed is shown at once, maybe before what is replayed
+    assert talk == ["you> a 1", "agent> a.0 ", "you> b 1", "agent> b.0 ", "agent> c.0 "]
 
 
 def test_an_answer_that_failed_says_why_below_its_question(empty: Program, tmp_path: Path) -> None:
