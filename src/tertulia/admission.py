@@ -277,14 +277,21 @@ async def left_behind(conversation: Conversation, row: SessionRow) -> list[Input
     if row.key == 0:
         return []
     store = conversation.host.store
-    arriving = conversation.arriving > 0
     return [
         entry
         for entry in await store.inputs(row.key)
         if entry.kind == "input"
         and entry.id not in conversation.waiting
-        and not (arriving if entry.worker == store.worker else store.worker_is_alive(entry.worker))
+        and not await _waits(conversation, entry)
     ]
+
+
+async def _waits(conversation: Conversation, entry: Input) -> bool:
+    """Whether somebody may wait for an input, in this process or in another that lives."""
+    store = conversation.host.store
+    if entry.worker == store.worker:
+        return conversation.arriving > 0
+    return await store.worker_is_alive(entry.worker)
 
 
 async def earlier(

@@ -345,7 +345,7 @@ class Conversation:
             row = await self.row()
             if row is None or row.holder is None or row.holder == store.worker:
                 return row
-            if not store.worker_is_alive(row.holder):
+            if not await store.worker_is_alive(row.holder):
                 return row
             if how.held is not None and not told:
                 await how.held(row)

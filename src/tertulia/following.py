@@ -90,7 +90,7 @@ def _since(since: Any) -> tuple[int, int | None]:
 async def cursor(conversation: Conversation, opening: Opening) -> str:
     """Where the log ends now, as text that tells when the log behind it is another one."""
     row = await conversation.existing(opening)
-    return f"{row.uid.hex()}:{conversation.host.store.incarnation}:{row.seq}"
+    return f"{row.uid.hex()}:{await conversation.host.store.incarnation()}:{row.seq}"
 
 
 async def follow(
@@ -98,7 +98,7 @@ async def follow(
 ) -> AsyncIterator[Event]:
     """Events after a position or cursor, as they come, until the session is deleted."""
     store = conversation.host.store
-    uid, position = _start(after, store.incarnation)
+    uid, position = _start(after, await store.incarnation())
     while True:
         rung: Outcome[None] = Outcome()
         row = await conversation.row()

@@ -103,7 +103,7 @@ async def test_a_holder_that_lives_is_not_robbed_when_the_server_restarts() -> N
                     await asyncio.to_thread(again)
                     await asyncio.to_thread(server.start)
                     for _ in range(100):
-                        assert runtime.store.worker_is_alive(row.holder)
+                        assert await runtime.store.worker_is_alive(row.holder)
                         await asyncio.sleep(0.01)
                 holder.tell()
                 assert holder.hear() == "wrote"

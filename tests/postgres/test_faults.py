@@ -122,7 +122,7 @@ async def test_a_server_that_is_stopped_crashed_and_started_loses_nothing_acknow
             assert row.seq > 0
             assert await store.row(row.key) == row
             assert seqs(await store.records(whole(row))) == list(range(1, row.seq + 1))
-        assert store.worker_is_alive(store.worker)
+        assert await store.worker_is_alive(store.worker)
         await store.close()
     finally:
         server.close()

@@ -36,7 +36,7 @@ async def test_a_newer_database_is_refused_and_an_older_one_asks_for_migrate(
 async def test_many_who_open_an_empty_database_at_once_make_one_schema(postgres: str) -> None:
     stores = [PostgresStore(postgres) for _ in range(4)]
     await asyncio.gather(*(store.find(None, "s") for store in stores))
-    assert len({store.incarnation for store in stores}) == 1
+    assert len({await store.incarnation() for store in stores}) == 1
     for store in stores:
         await store.close()
     count = len(sql.migrations())

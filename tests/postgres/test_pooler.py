@@ -69,7 +69,7 @@ async def test_many_at_once_meet_other_connections_and_lose_nothing(
 
     await asyncio.gather(*(grow(f"s{n}") for n in range(5)))
     assert pooler.moves > 20
-    assert other.worker_is_alive(store.worker)
+    assert await other.worker_is_alive(store.worker)
     await store.close()
     await other.close()
 

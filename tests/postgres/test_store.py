@@ -139,10 +139,10 @@ async def test_a_worker_lives_until_its_process_is_killed(
     await store.find(None, "s")
     with child(HOLDER, postgres) as holder:
         worker = bytes.fromhex(line(holder))
-        assert store.worker_is_alive(worker)
+        assert await store.worker_is_alive(worker)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        while store.worker_is_alive(worker):
+        while await store.worker_is_alive(worker):
             await asyncio.sleep(0.05)
 
 
@@ -151,9 +151,9 @@ async def test_a_worker_that_ends_in_order_is_dead_at_once(
 ) -> None:
     other = PostgresStore(postgres)
     await other.find(None, "s")
-    assert store.worker_is_alive(other.worker)
+    assert await store.worker_is_alive(other.worker)
     await other.close()
-    assert not store.worker_is_alive(other.worker)
+    assert not await store.worker_is_alive(other.worker)
 
 
 async def test_a_worker_that_is_stopped_is_alive_for_its_lease_and_no_longer(
@@ -162,12 +162,12 @@ async def test_a_worker_that_is_stopped_is_alive_for_its_lease_and_no_longer(
     with child(HOLDER, postgres) as holder:
         worker = bytes.fromhex(line(holder))
         os.kill(holder.pid, signal.SIGSTOP)
-        assert store.worker_is_alive(worker)
+        assert await store.worker_is_alive(worker)
         await _age(postgres, worker, 3)
-        assert store.worker_is_alive(worker)
+        assert await store.worker_is_alive(worker)
         await _age(postgres, worker, 30)
         await _started_long_ago(store)
-        assert not store.worker_is_alive(worker)
+        assert not await store.worker_is_alive(worker)
         os.kill(holder.pid, signal.SIGCONT)
 
 

@@ -65,7 +65,7 @@ async def test_what_was_erased_after_a_backup_stays_erased(tmp_path: Path) -> No
         SharedWrite(scope="user", app=None, user=user, key="k", value=b"1") for user in ("u", "v")
     ]
     kept = await store.commit(append(kept, shared=shared))
-    before = store.incarnation
+    before = await store.incarnation()
     maintenance.backup(path, copy)
     await store.delete_session(deleted, deletion(deleted), stub=False)
     await store.erase([Segment(erased.key, 1, 3)])
@@ -79,7 +79,7 @@ async def test_what_was_erased_after_a_backup_stays_erased(tmp_path: Path) -> No
 
     assert [each.type for each in replayed] == ["session.deleted", "session.erased"]
     store = SQLiteStore(path)
-    assert store.incarnation != before
+    assert await store.incarnation() != before
     assert await store.find(None, "deleted") is None
     assert await store.find(None, "kept") == kept
     assert await store.records([Segment(deleted.key, 0, 4)]) == []
@@ -122,7 +122,7 @@ async def test_the_doctor_names_workers_and_damage(tmp_path: Path) -> None:
     assert [(each.uid, each.alive) for each in found.workers] == [(store.worker.hex(), True)]
     assert found.faults == []
     assert found.wal_bytes > 0
-    assert found.incarnation == store.incarnation
+    assert found.incarnation == await store.incarnation()
     await store.add_receipt(Receipt(time=1, type="x", body=b"{}"))
     await store.close()
     assert maintenance.check(path).workers == []

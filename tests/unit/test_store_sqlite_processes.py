@@ -100,10 +100,10 @@ _, status = os.waitpid(child, 0)
 
 async def after():
     global row
-    alive = store.worker_is_alive(store.worker)
+    alive = await store.worker_is_alive(store.worker)
     row = await store.commit(append(row, record(1)))
     other = SQLiteStore(path)
-    held = other.worker_is_alive(store.worker)
+    held = await other.worker_is_alive(store.worker)
     await other.close()
     await store.close()
     return alive and held and row.seq == 1
@@ -144,10 +144,10 @@ async def test_a_killed_worker_is_dead_at_once_and_its_file_goes(tmp_path: Path)
     store = SQLiteStore(path)
     with process(HOLDER, path) as child:
         worker = bytes.fromhex(line(child))
-        assert store.worker_is_alive(worker)
+        assert await store.worker_is_alive(worker)
         child.kill()
         child.wait()
-        assert not store.worker_is_alive(worker)
+        assert not await store.worker_is_alive(worker)
     assert not (tmp_path / "x.db.workers" / worker.hex()).exists()
     assert await store.find(None, "held by a child") is not None
     await store.close()
@@ -160,10 +160,10 @@ async def test_a_stopped_worker_is_not_taken_for_dead(tmp_path: Path) -> None:
         worker = bytes.fromhex(line(child))
         child.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-        assert store.worker_is_alive(worker)
+        assert await store.worker_is_alive(worker)
         child.send_signal(signal.SIGCONT)
         child.communicate("")
-        assert not store.worker_is_alive(worker)
+        assert not await store.worker_is_alive(worker)
     await store.close()
 
 

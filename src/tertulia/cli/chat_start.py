@@ -131,7 +131,7 @@ async def where_it_was(talk: Talk, row: SessionRow) -> None:
     chat_screen.where_it_was(await talk.session.history(limit=8))
     if row.open_turn is None:
         return
-    if row.holder is not None and talk.runtime.store.worker_is_alive(row.holder):
+    if row.holder is not None and await talk.runtime.store.worker_is_alive(row.holder):
         click.echo("\nAnother process is answering in this session; what you say waits for it.")
         return
     talk.waiting = talk.session.pending

@@ -100,7 +100,7 @@ async def _facts(runtime: Runtime, row: SessionRow, session: Session) -> dict[st
         "app": row.app,
         "user": row.user,
         "status": row.status,
-        "turn": turn_text(runtime, row),
+        "turn": await turn_text(runtime, row),
         "created": texts.moment(row.created),
         "active": texts.moment(row.active),
         "visible": visible,
@@ -117,13 +117,13 @@ async def _facts(runtime: Runtime, row: SessionRow, session: Session) -> dict[st
     }
 
 
-def turn_text(runtime: Runtime, row: SessionRow) -> str | None:
+async def turn_text(runtime: Runtime, row: SessionRow) -> str | None:
     """What to say of an open turn; None where there is none."""
     if row.open_turn is None:
         return None
     if row.suspended:
         return f"open since event {row.open_turn}, waits for an approval"
-    if row.holder is not None and runtime.store.worker_is_alive(row.holder):
+    if row.holder is not None and await runtime.store.worker_is_alive(row.holder):
         return f"open since event {row.open_turn}, held by a living process"
     return f"open since event {row.open_turn}, abandoned by a process that died"
 

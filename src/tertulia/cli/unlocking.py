@@ -29,7 +29,7 @@ def unlock(session: str, app: str | None, store: str) -> None:
         found = runtime.session(session, app_name=row.app)
         await found.unlock()
         closed = await found.events(since=row.seq + 1, types=CLOSED)
-        return (closed[0].turn if closed else None), _closed(runtime, row)
+        return (closed[0].turn if closed else None), await _closed(runtime, row)
 
     turn, how = places.run(store, work)
     if turn is None:
@@ -38,10 +38,10 @@ def unlock(session: str, app: str | None, store: str) -> None:
         click.echo(f"{session} is free: turn {turn} {how}")
 
 
-def _closed(runtime: Runtime, row: SessionRow) -> str:
+async def _closed(runtime: Runtime, row: SessionRow) -> str:
     """What turn it was, and as what it was closed."""
     if row.suspended:
         return "waited for an approval, and was closed as interrupted"
-    alive = row.holder is not None and runtime.store.worker_is_alive(row.holder)
+    alive = row.holder is not None and await runtime.store.worker_is_alive(row.holder)
     holder = "a living process" if alive else "a process that died"
     return f"of {holder} was closed as abandoned"

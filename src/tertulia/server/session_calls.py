@@ -119,7 +119,7 @@ async def follow(call: Call) -> EventStream:
     position = row.seq if after is None else after
     if position > row.seq:
         raise CursorExpired(f"session {row.id!r} ends at {row.seq}, before {position}")
-    cursor = f"{row.uid.hex()}:{store.incarnation}:{position}"
+    cursor = f"{row.uid.hex()}:{await store.incarnation()}:{position}"
     facts = cast("AsyncGenerator[Event]", reached.session.follow(cursor))
     return EventStream(_told(facts, whole=call.user is None), call.place, call.service.closing)
 

@@ -256,8 +256,7 @@ class LogStore(Protocol):
         """The uid under which this incarnation of the process holds sessions."""
         ...
 
-    @property
-    def incarnation(self) -> str:
+    async def incarnation(self) -> str:
         """Changes when the store is created anew or restored; part of every cursor."""
         ...
 
@@ -443,7 +442,7 @@ class LogStore(Protocol):
 
     # -- life
 
-    def worker_is_alive(self, worker: bytes) -> bool:
+    async def worker_is_alive(self, worker: bytes) -> bool:
         """Whether the process of a worker may still hold sessions."""
         ...
 

@@ -59,8 +59,7 @@ class MemoryStore(EngineStore):
     def worker(self) -> bytes:
         return self._worker
 
-    @property
-    def incarnation(self) -> str:
+    async def incarnation(self) -> str:
         return self._read(queries.incarnation)
 
     def commit(self, change: Change) -> Awaitable[SessionRow]:
@@ -116,7 +115,7 @@ class MemoryStore(EngineStore):
             self._db = db
         return self._db
 
-    def worker_is_alive(self, worker: bytes) -> bool:
+    async def worker_is_alive(self, worker: bytes) -> bool:
         return worker == self._worker
 
     def watch(self, session: int, bell: Callable[[], None]) -> Callable[[], None]:

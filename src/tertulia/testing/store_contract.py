@@ -383,8 +383,8 @@ class StoreContract(ErasingContract):
 
     async def test_a_store_knows_itself(self) -> None:
         async with self.opened() as store:
-            same(store.worker_is_alive(store.worker), True)
-            same(store.worker_is_alive(b"nobody" + bytes(10)), False)
-            same(store.incarnation, store.incarnation)
+            same(await store.worker_is_alive(store.worker), True)
+            same(await store.worker_is_alive(b"nobody" + bytes(10)), False)
+            same(await store.incarnation(), await store.incarnation())
             await self.grown(store, "s", 1)
             same(store.stats().changes >= 2, True)

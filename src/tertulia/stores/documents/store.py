@@ -79,8 +79,7 @@ class DocumentStore(DocumentMemories):
     def url(self) -> str:
         return f"documents:{type(self.documents).__name__}"
 
-    @property
-    def incarnation(self) -> str:
+    async def incarnation(self) -> str:
         return "documents"
 
     # -- writing

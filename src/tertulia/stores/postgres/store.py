@@ -51,11 +51,10 @@ class PostgresStore(Operations):
     def worker(self) -> bytes:
         return self._worker
 
-    @property
-    def incarnation(self) -> str:
+    async def incarnation(self) -> str:
         engine = self._started()
         if not engine.incarnation:
-            self._wait(engine.thread.submit(engine.open()))
+            await engine.thread.submit(engine.open())
         return engine.incarnation
 
     # -- operations
@@ -114,9 +113,9 @@ class PostgresStore(Operations):
     def _new_engine(self) -> Engine:
         return Engine(self._address, self._worker, self._bells, make_tables=self.make_tables)
 
-    def worker_is_alive(self, worker: bytes) -> bool:
+    async def worker_is_alive(self, worker: bytes) -> bool:
         engine = self._started()
-        return worker == self._worker or self._wait(engine.thread.submit(engine.is_alive(worker)))
+        return worker == self._worker or await engine.thread.submit(engine.is_alive(worker))
 
     def watch(self, session: int, bell: Callable[[], None]) -> Callable[[], None]:
         engine = self._started()

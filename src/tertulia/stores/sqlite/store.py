@@ -64,8 +64,7 @@ class SQLiteStore(EngineStore):
     def worker(self) -> bytes:
         return self._worker
 
-    @property
-    def incarnation(self) -> str:
+    async def incarnation(self) -> str:
         if not self._ready:
             self._open()
         return self._incarnation
@@ -175,7 +174,7 @@ class SQLiteStore(EngineStore):
     def _open_reader(self) -> Database:
         return connection.open_reader(self._file, vfs=self._vfs, read_only=self._writer is None)
 
-    def worker_is_alive(self, worker: bytes) -> bool:
+    async def worker_is_alive(self, worker: bytes) -> bool:
         if not self._ready:
             self._open()
         return worker == self._worker or locks.is_alive(files.lock_folder(self._file), worker)
