@@ -17,6 +17,7 @@ AgentError
 │   ├── SessionNotFound         (also LookupError)
 │   ├── SessionExists
 │   ├── SessionEnded
+│   ├── SessionMoved            it was moved to another store
 │   ├── AccessDenied            (also PermissionError) the session has another owner
 │   ├── SessionBusy             somebody holds it, and ``busy="reject"`` or the queue is full
 │   │   ├── RateLimited         the client asks too often; has ``retry_after``
@@ -40,6 +41,7 @@ AgentError
 │   ├── NotAStore               the file is something else
 │   ├── StoreTooNew             written by a newer version of Tertulia
 │   └── OutcomeUnknown          an I/O error at commit; it may or may not be durable
+├── WorkerLost                  the worker that serves this cannot be reached, or was lost
 ├── LiveError                   a live connection cannot do this; has ``code``
 │   ├── ConnectionLost          the server could not be reached, or not again
 │   ├── ConnectionDenied        the server does not let this client in
@@ -142,6 +144,10 @@ class SessionEnded(SessionError):
     """The conversation was ended; ``await session.reopen()`` goes on with it."""
 
 
+class SessionMoved(SessionError):
+    """The session was moved to another store; the text says where."""
+
+
 class AccessDenied(SessionError, PermissionError):
     """The session belongs to another user."""
 
@@ -241,6 +247,13 @@ class StoreTooNew(StoreError):
 
 class OutcomeUnknown(StoreError):
     """An I/O error at commit: it may or may not be durable; read before you repeat."""
+
+
+class WorkerLost(AgentError):
+    """The worker that serves this cannot be reached, or was lost while it was asked.
+
+    Read before you repeat, or repeat with the same idempotency key.
+    """
 
 
 class LiveError(AgentError):

@@ -28,6 +28,7 @@ STATUS: dict[type[BaseException], int] = {
     errors.SessionNotFound: 404,
     errors.AccessDenied: 404,
     errors.TurnTimeout: 504,
+    errors.SessionMoved: 410,
     errors.HistoryErased: 410,
     errors.Unauthorized: 401,
     errors.VersionConflict: 409,
@@ -37,6 +38,7 @@ STATUS: dict[type[BaseException], int] = {
     errors.NotAStore: 500,
     errors.StoreTooNew: 500,
     errors.OutcomeUnknown: 500,
+    errors.WorkerLost: 503,
     errors.ModelError: 502,
     errors.SchemaValidationError: 502,
 }

@@ -15,7 +15,7 @@ from tertulia.stores.postgres.address import Address
 from tertulia.stores.postgres.connections import Connections
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.presence import SUSPECT_SECONDS, Presence
-from tertulia.stores.postgres.thread import LoopThread
+from tertulia.loop_thread import LoopThread
 from tertulia.stores.postgres.writer import Writer
 
 T = TypeVar("T")

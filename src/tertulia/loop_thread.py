@@ -1,4 +1,4 @@
-"""The thread with the event loop of a store, and the way to it from any thread or loop."""
+"""A thread with an event loop of its own, and the way to it from any thread or loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoopThread:
         """Raises UsageError on this thread itself, which would wait for itself for ever."""
         if threading.current_thread() is self._thread:
             raise UsageError(
-                "this was called on the thread of the store, as a bell is; do no more there than "
+                "this was called on the thread that serves it, as a bell is; do no more there than "
                 "to wake up whoever reads"
             )
 
