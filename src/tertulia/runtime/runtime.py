@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakSet, WeakValueDictionary, finalize, ref
-
-import msgspec
+from weakref import WeakValueDictionary
 
 from tertulia import doors, housekeeping, settings, stores
 from tertulia import host as hosts
-from tertulia.clock import Clock, Ids, SystemClock, SystemIds, to_iso
+from tertulia.clock import Clock, Ids, SystemClock, SystemIds
 from tertulia.conversation import Conversation
 from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound, UsageError
 from tertulia.history import check_limit
 from tertulia.host import Condenser
 from tertulia.housekeeping import Erasure, Swept
 from tertulia.opening import Opening
+from tertulia.runtime import kept
+from tertulia.runtime.listing import SessionInfo, info_of
 from tertulia.session import Session
 from tertulia.stores import SQLiteStore, open_store, sqlite
-from tertulia.stores.base import LogStore, SessionRow, SessionStore, StoreStats
+from tertulia.stores.base import LogStore, SessionStore, StoreStats
 
 if TYPE_CHECKING:
     from tertulia.bus import Bus
     from tertulia.memory import Memory, MemoryService
     from tertulia.stores.sqlite import maintenance
     from tertulia.swarm import ClientSession, SessionConnectionService, Swarm
-
-
-class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a listing."""
-
-    id: str
-    app_name: str | None
-    user_id: str | None
-    status: str
-    messages: int
-    """How many are visible; -1 when that is not known without counting."""
-    created: str
-    active: str
-    metadata: dict[str, Any]
-    seq: int
-    running: bool
-    """Whether a turn is open."""
-    suspended: bool = False
-    """Whether it waits for a person to approve a tool call."""
-    cursor: int
-    """Pass it as `after=` to get what follows in the listing."""
 
 
 class Runtime:
@@ -80,7 +57,7 @@ class Runtime:
         self._ids = ids or SystemIds()
         self._pid = os.getpid()
         self._registry: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
-        self._dirty = _Dirty(self)
+        self._dirty = kept.Dirty(self)
         self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
         self._tokens: list[Any] = []
         self._finder: MemoryService | None = None
@@ -91,7 +68,7 @@ class Runtime:
         given = list(swarms)
         if given:
             self._clients = self._serve(given)
-        _open.add(self)
+        kept.opened.add(self)
 
     # -- what the living things need
 
@@ -233,7 +210,7 @@ class Runtime:
             limit=wanted if wanted is not None else 2**31,
             any_app=app_name is None,
         )
-        return [_info(row) for row in rows]
+        return [info_of(row) for row in rows]
 
     # -- retention, erasure
 
@@ -295,8 +272,8 @@ class Runtime:
             await self._end_clients()
             await self.flush()
         finally:
-            _open.discard(self)
-            forget(self)
+            kept.opened.discard(self)
+            kept.forget(self)
             await self._store.close()
 
     async def _end_clients(self) -> None:
@@ -324,23 +301,6 @@ class Runtime:
         await self.close()
 
 
-def _info(row: SessionRow) -> SessionInfo:
-    return SessionInfo(
-        id=row.id,
-        app_name=row.app,
-        user_id=row.user,
-        status=row.status,
-        messages=row.visible,
-        created=to_iso(row.created),
-        active=to_iso(row.active),
-        metadata=row.details.metadata,
-        seq=row.seq,
-        running=row.open_turn is not None,
-        suspended=row.suspended,
-        cursor=row.key,
-    )
-
-
 def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
     """The log store that is meant. Raises ConfigurationError."""
     if store is None:
@@ -354,103 +314,3 @@ def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
     raise InvalidInput(
         f"{store!r} is no store; pass an address like sqlite:///x.db, a store, or a SessionStore"
     )
-
-
-# -- the default runtime, and those of stores that sessions were given
-
-
-class _Dirty(set[Any]):
-    """What is yet to be written of a runtime, which lives on until it is."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__()
-        self._runtime = ref(runtime)
-
-    def add(self, element: Any, /) -> None:
-        runtime = self._runtime()
-        if runtime is not None:
-            _unwritten.add(runtime)
-        super().add(element)
-
-    def discard(self, element: Any, /) -> None:
-        super().discard(element)
-        runtime = self._runtime()
-        if not self and runtime is not None:
-            _unwritten.discard(runtime)
-
-
-_open: WeakSet[Runtime] = WeakSet()
-_unwritten: set[Runtime] = set()
-_by_store: WeakValueDictionary[int | str, Runtime] = WeakValueDictionary()
-_default: list[Runtime] = []
-_lock = threading.Lock()
-
-
-def runtime_for(store: Any = None) -> Runtime:
-    """The runtime of a store (None: the configured default); the same one each time."""
-    with _lock:
-        if store is None:
-            if not _default or _default[0]._pid != os.getpid():  # pyright: ignore[reportPrivateUsage]
-                _default[:] = [Runtime()]
-            return _default[0]
-        if isinstance(store, Runtime):
-            return store
-        name = store if isinstance(store, str) else id(store)
-        found = _by_store.get(name)
-        if found is None:
-            found = _by_store[name] = Runtime(store)
-            if found._store is not store:  # pyright: ignore[reportPrivateUsage]
-                finalize(found, _close_quietly, found._store, os.getpid())  # pyright: ignore[reportPrivateUsage]
-        return found
-
-
-def _close_quietly(store: LogStore, process: int) -> None:
-    """Close a store that was made for sessions which are gone; what it was given is written."""
-    if os.getpid() == process:
-        doors.call(_closed(store))
-
-
-async def _closed(store: LogStore) -> None:
-    await store.close()
-
-
-def configure(*, store: Any = None, model: Any = None) -> None:
-    """Set the defaults of this process; an argument or an enclosing Runtime goes before them.
-
-    `model` is a name such as ``"openai:gpt-4o"``, or a `Model`.
-
-    Raises ConfigurationError for an address that cannot be.
-    """
-    if store is not None:
-        made = Runtime(store)
-        with _lock:
-            old, _default[:] = list(_default), [made]
-        for runtime in old:
-            doors.call(runtime.close())
-    if model is not None:
-        settings.set_model(model)
-
-
-def forget(runtime: Runtime) -> None:
-    """A closed runtime is nobody's default any more."""
-    with _lock:
-        if runtime in _default:
-            _default.clear()
-        for name, known in list(_by_store.items()):
-            if known is runtime:
-                del _by_store[name]
-
-
-def _flush_all() -> None:
-    for runtime in list(_open):
-        if runtime._pid == os.getpid():  # pyright: ignore[reportPrivateUsage]
-            doors.call(runtime.close())
-
-
-def defaults() -> Mapping[str, Any]:
-    """What is configured now, for `doctor`."""
-    return {"store": settings.store(), "model": settings.model()}
-
-
-hosts.set_default(runtime_for)
-atexit.register(_flush_all)
