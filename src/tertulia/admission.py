@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from tertulia import doors, events
+from tertulia import doors, events, slots
+from tertulia.asked import Asked, Busy
 from tertulia.clock import DAY, to_iso
 from tertulia.closing import Trace
 from tertulia.codec import encode
@@ -25,11 +26,12 @@ from tertulia.errors import (
     UsageError,
 )
 from tertulia.floor import floor_of, give_floor
+from tertulia.gate import Slots
 from tertulia.messages import Message
 from tertulia.opening import Opening
 from tertulia.recovery import close_abandoned
 from tertulia.stores.base import Input, Request, SessionRow
-from tertulia.turns import Asked, Busy, Turn, own_turn
+from tertulia.turns import Turn, own_turn
 
 BUSY: tuple[str, ...] = ("queue", "reject", "interrupt")
 INTERRUPT_SECONDS = 5.0
@@ -83,6 +85,10 @@ class Place:
             held=self._held,
             suspended="close" if asked.busy == "interrupt" else "refuse",
         )
+
+    async def slot(self) -> Slots | None:
+        """A place among the turns of this process. Raises as `enter`."""
+        return await slots.take(self._conversation, self._asked.timeout, self._receive)
 
     async def _held(self, row: SessionRow) -> None:
         """Another process holds the session."""
@@ -147,13 +153,17 @@ async def begin(
         )
     place = Place(conversation, asked)
     await place.enter()
+    slot: Slots | None = None
     try:
+        slot = await place.slot()
         turn = await _start(conversation, opening, asked, place, floor)
     except BaseException as error:
         stopped = not isinstance(error, Exception)
+        if slot is not None:
+            slot.leave()
         await doors.protected(lambda: _leave(conversation, place, stopped=stopped))
         raise
-    conversation.turn = turn
+    turn.slot, conversation.turn = slot, turn
     return turn
 
 
@@ -277,21 +287,19 @@ async def left_behind(conversation: Conversation, row: SessionRow) -> list[Input
     if row.key == 0:
         return []
     store = conversation.host.store
-    return [
+    arriving = conversation.arriving > 0
+    unclaimed = [
         entry
         for entry in await store.inputs(row.key)
         if entry.kind == "input"
         and entry.id not in conversation.waiting
-        and not await _waits(conversation, entry)
+        and not (arriving and entry.worker == store.worker)
     ]
-
-
-async def _waits(conversation: Conversation, entry: Input) -> bool:
-    """Whether somebody may wait for an input, in this process or in another that lives."""
-    store = conversation.host.store
-    if entry.worker == store.worker:
-        return conversation.arriving > 0
-    return await store.worker_is_alive(entry.worker)
+    return [
+        entry
+        for entry in unclaimed
+        if entry.worker == store.worker or not await store.worker_is_alive(entry.worker)
+    ]
 
 
 async def earlier(
