@@ -1,4 +1,4 @@
-"""One at a time, in order: the turnstile in front of a session or an entity."""
+"""The turnstiles: one at a time before a session or an entity, some at a time in a process."""
 
 from __future__ import annotations
 
@@ -111,4 +111,74 @@ class Gate:
             self._queue = deque(entry for entry in self._queue if entry[0] is not ticket)
             was_queued = len(self._queue) < before
         if not was_queued:
+            self.leave()
+
+
+class Slots:
+    """Lets so many in at once, in the order of their calls; at most `most` may wait.
+
+    For coroutines of any loop and for threads.
+    """
+
+    __slots__ = ("_free", "_lock", "_most", "_queue", "limit")
+
+    def __init__(self, limit: int, most: int) -> None:
+        self.limit = limit
+        """How many may be inside."""
+        self._free = limit
+        self._most = most
+        self._lock = threading.Lock()
+        self._queue: deque[Outcome[None]] = deque()
+
+    @property
+    def taken(self) -> int:
+        """How many are inside."""
+        return self.limit - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    def try_enter(self) -> bool:
+        """Enter if that needs no waiting."""
+        with self._lock:
+            if self._free == 0:
+                return False
+            self._free -= 1
+            return True
+
+    async def enter(self, seconds: float | None = None) -> None:
+        """Wait for one's turn and enter. Raises GateFull and GateTimeout."""
+        ticket: Outcome[None] = Outcome()
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return
+            if len(self._queue) >= self._most:
+                raise GateFull
+            self._queue.append(ticket)
+        try:
+            if not await ticket.within(seconds):
+                raise GateTimeout
+        except BaseException:
+            self._abandon(ticket)
+            raise
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        with self._lock:
+            if not self._queue:
+                self._free += 1
+                return
+            ticket = self._queue.popleft()
+        ticket.set_result(None)
+
+    def _abandon(self, ticket: Outcome[None]) -> None:
+        """Leave the queue; if we were let in in the meantime, pass it on."""
+        with self._lock:
+            queued = ticket in self._queue
+            if queued:
+                self._queue.remove(ticket)
+        if not queued:
             self.leave()

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 from tertulia import admission, doors, history
 from tertulia import host as hosts
 from tertulia import retention as retentions
+from tertulia.asked import Asked, Busy
 from tertulia.conversation import Conversation, nothing
 from tertulia.drafting import messages_of
 from tertulia.errors import TurnInterrupted
@@ -17,7 +18,7 @@ from tertulia.host import Host
 from tertulia.messages import Message, parse
 from tertulia.opening import Opening
 from tertulia.stores.base import SessionRow
-from tertulia.turns import Asked, Busy, Turn, own_turn
+from tertulia.turns import Turn, own_turn
 from tertulia.values import identifier, json_object, json_value, text
 from tertulia.view import View, settle
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tertulia.clock import Clock, Ids
 from tertulia.errors import ConfigurationError
 from tertulia.messages import Message
 from tertulia.pruning import Condensed, Judged
 from tertulia.stores.base import LogStore
+
+if TYPE_CHECKING:
+    from tertulia.cluster import Cluster
+    from tertulia.gate import Slots
 
 
 class Condenser(Protocol):
@@ -47,6 +51,16 @@ class Host(Protocol):
     @property
     def model(self) -> Any:
         """The model of agents that name none; None leaves it to `configure`."""
+        ...
+
+    @property
+    def slots(self) -> Slots | None:
+        """How many turns run at once in this process; None for any number."""
+        ...
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """What this process is among the workers of its database; None for other stores."""
         ...
 
     @property

@@ -7,18 +7,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from tertulia import closing, doors, events
+from tertulia import closing, doors, events, slots
 from tertulia.approvals import Approval, approvals
+from tertulia.asked import Asked
 from tertulia.codec import body_of
 from tertulia.conversation import MAX_RACES, Conversation, How
 from tertulia.errors import SessionBusy, SessionEnded, UsageError
 from tertulia.events import Record
+from tertulia.gate import Slots
 from tertulia.messages import Message, ToolCall
 from tertulia.opening import Opening
 from tertulia.recovery import staged_messages, turn_records
 from tertulia.scoped import staged_writes
 from tertulia.stores.base import SessionRow
-from tertulia.turns import Asked, Turn, own_turn
+from tertulia.turns import Turn, own_turn
 from tertulia.usage import Usage
 
 
@@ -57,13 +59,17 @@ async def resume(
     if own_turn(conversation) is not None:
         raise UsageError(f"session {conversation.id!r} is in a turn of the calling code already")
     await conversation.enter(seconds)
+    slot: Slots | None = None
     try:
+        slot = await slots.take(conversation, seconds)
         resumed = await _take_over(conversation, opening, knows)
     except BaseException as error:
         stopped = not isinstance(error, Exception)
+        if slot is not None:
+            slot.leave()
         await doors.protected(lambda: _leave(conversation, stopped=stopped))
         raise
-    conversation.turn = resumed.turn
+    resumed.turn.slot, conversation.turn = slot, resumed.turn
     return resumed
 
 

@@ -23,6 +23,7 @@ from tertulia import (
     scopes,
     snapshot,
 )
+from tertulia.asked import Asked
 from tertulia.codec import encode
 from tertulia.conversation import nothing
 from tertulia.drafting import Draft, messages_of
@@ -38,7 +39,7 @@ from tertulia.pruning import PruneReport
 from tertulia.scoped import Pending
 from tertulia.state import ScopedState, State
 from tertulia.stores.base import Receipt
-from tertulia.turns import Asked, own_turn
+from tertulia.turns import own_turn
 from tertulia.values import identifier
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from tertulia import events
+from tertulia.asked import Asked
 from tertulia.closing import Effect, Trace
 from tertulia.codec import body_of, encode
 from tertulia.conversation import MAX_RACES
@@ -28,7 +28,7 @@ from tertulia.errors import (
     UsageError,
     VersionConflict,
 )
-from tertulia.gate import Gate, GateFull
+from tertulia.gate import Gate, GateFull, Slots
 from tertulia.messages import Message, parse
 from tertulia.recovery import close_turn
 from tertulia.scoped import refuse_inside_update
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LISTEN_SECONDS = 0.25
-Busy = Literal["queue", "reject", "interrupt"]
 
 _TRACED = frozenset((events.MESSAGE_ADDED, events.TOOL_CALLED, events.APPROVAL_REQUESTED))
 
@@ -56,26 +55,9 @@ def own_turn(conversation: Conversation) -> Turn | None:
     return None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a turn is asked for with."""
-
-    messages: tuple[Message, ...] = ()
-    busy: Busy = "queue"
-    timeout: float | None = None
-    """Seconds to wait for the session; None is 600."""
-    key: str | None = None
-    """The caller's idempotency key."""
-    agent: str | None = None
-    """The agent that is asked; None leaves it to whoever has the floor."""
-    metadata: dict[str, Any] | None = None
-    options: dict[str, Any] | None = None
-    """What else whoever resumes the turn has to know."""
-    notes: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """Events that go into the commit that begins the turn: their types and bodies."""
-
-    def digest(self) -> bytes:
-        """SHA-256 of what makes two requests the same."""
-        return sha256(msgspec.json.encode((self.messages, self.agent))).digest()
+def in_turn() -> bool:
+    """Whether the calling code is part of a turn, of whatever session."""
+    return any(not turn.closed for turn in _running.get())
 
 
 def _nobody() -> bool:
@@ -130,6 +112,8 @@ class Turn:
         self.approached: Callable[[], bool] = _nobody
         """Asked when a call has to wait for this turn: whether it is the consumer of the turn's
         own stream, which it broke off; then the turn is stopping."""
+        self.slot: Slots | None = None
+        """Of which it has a place, where the turns of this process are limited."""
         self.joining = Gate(1_000)
         """Held by an agent whose run is a part of the turn, while it adds messages to it."""
         self._gate = Gate(1_000)
@@ -483,4 +467,6 @@ class Turn:
         self.conversation.known = row
         self.conversation.turn = None
         self.conversation.gate.leave()
+        if self.slot is not None:
+            self.slot.leave()
         self.ended.set_result(None)

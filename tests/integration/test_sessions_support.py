@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from tertulia import MemoryStore, Message, Runtime, Session, SessionStore, SQLiteStore, admission
+from tertulia.asked import Asked
 from tertulia.doors import call
 from tertulia.errors import AgentError
 from tertulia.opening import Opening
 from tertulia.stores import PostgresStore
 from tertulia.stores.base import LogStore
 from tertulia.testing import FrozenClock
-from tertulia.turns import Asked, Turn
+from tertulia.turns import Turn
 
 START = 1_800_000_000_000_000
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tertulia import Message, Runtime, Session, SessionStore, admission
+from tertulia.asked import Asked
 from tertulia.errors import (
     ConfigurationError,
     OutcomeUnknown,
@@ -23,7 +24,6 @@ from tertulia.errors import (
 from tertulia.stores.base import LogStore
 from tertulia.stores.documents import DocumentStore
 from tertulia.testing.store_contract import StoreContract
-from tertulia.turns import Asked
 
 
 class Redis:

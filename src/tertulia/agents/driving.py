@@ -13,11 +13,12 @@ import msgspec
 from tertulia import admission, doors, ending, events, resuming, telemetry
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
+from tertulia.asked import Asked
 from tertulia.drafting import Draft
 from tertulia.errors import AgentError, StoreError, TurnInterrupted, UsageError
 from tertulia.floor import floor_of, give_floor
 from tertulia.resuming import OpenCall
-from tertulia.turns import LISTEN_SECONDS, Asked, Turn, own_turn
+from tertulia.turns import LISTEN_SECONDS, Turn, own_turn
 from tertulia.usage import Usage
 
 MAX_DEPTH = 8

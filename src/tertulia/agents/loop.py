@@ -20,12 +20,13 @@ from tertulia.agents.rounds import ToolRound
 from tertulia.agents.speakers import Cast, Speaker
 from tertulia.agents.window import Budget, visible
 from tertulia.approvals import pending
+from tertulia.asked import Asked
 from tertulia.drafting import Draft
 from tertulia.errors import ModelError, RoutingError, SchemaValidationError, UsageError
 from tertulia.messages import Message
 from tertulia.resuming import OpenCall
 from tertulia.session import Session
-from tertulia.turns import Asked, Turn
+from tertulia.turns import Turn
 from tertulia.usage import NOTHING_SPENT, Usage, sum_of
 from tertulia.values import storable
 

@@ -15,12 +15,12 @@ from tertulia.agents.oversight import Oversight
 from tertulia.agents.response import Response
 from tertulia.agents.speakers import Cast, Options, told
 from tertulia.agents.streaming import AsyncStream, Stream, respond, respond_sync
+from tertulia.asked import Asked
 from tertulia.errors import InvalidInput, UsageError
 from tertulia.host import Host
 from tertulia.messages import Message, parse
 from tertulia.session import MessageLike, Session
 from tertulia.stores import MemoryStore
-from tertulia.turns import Asked
 from tertulia.values import identifier, json_value
 
 Request = str | MessageLike

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from tertulia import doors, housekeeping, settings, stores
 from tertulia import host as hosts
 from tertulia.clock import Clock, Ids, SystemClock, SystemIds
 from tertulia.conversation import Conversation
 from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound, UsageError
+from tertulia.gate import Slots
 from tertulia.history import check_limit
 from tertulia.host import Condenser
 from tertulia.housekeeping import Erasure, Swept
@@ -25,9 +26,15 @@ from tertulia.stores.base import LogStore, SessionStore, StoreStats
 
 if TYPE_CHECKING:
     from tertulia.bus import Bus
+    from tertulia.cluster import Cluster
     from tertulia.memory import Memory, MemoryService
     from tertulia.stores.sqlite import maintenance
     from tertulia.swarm import ClientSession, SessionConnectionService, Swarm
+
+
+MAX_TURNS = 1_000_000
+MAX_WAITING = 10_000
+"""Turns that may wait because `max_turns` run."""
 
 
 class Runtime:
@@ -37,17 +44,20 @@ class Runtime:
     yours; None is the configured default (`configure`, ``TERTULIA_STORE``, else memory). Inside
     ``async with Runtime(…)`` sessions made without ``runtime=`` belong to it, and agents without
     a model use `model`. `swarms` are those whose clients it serves; `bus` carries what happens to
-    them, in this process where none is given. Nothing is opened before it is used. Raises
-    ConfigurationError for an address that cannot be, and for two swarms of one name.
+    them: one of yours, or an address (``nats://…``; None: ``TERTULIA_BUS``, else this process
+    alone). On ``postgresql://…`` it is one worker of many. At most `max_turns` turns run at once;
+    others wait, in order. Nothing is opened before it is used. Raises ConfigurationError for an
+    address that cannot be, and for two swarms of one name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 its settings, all by name
         self,
         store: str | LogStore | SessionStore | None = None,
         *,
         model: Any = None,
         swarms: Iterable[Swarm] = (),
-        bus: Bus | None = None,
+        bus: Bus | str | None = None,
+        max_turns: int | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
@@ -55,13 +65,15 @@ class Runtime:
         self._model = model
         self._clock = clock or SystemClock()
         self._ids = ids or SystemIds()
+        self._slots = slots_of(max_turns)
         self._pid = os.getpid()
         self._registry: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
         self._dirty = kept.Dirty(self)
         self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
         self._tokens: list[Any] = []
         self._finder: MemoryService | None = None
-        self._bus = bus
+        self._bus = self._opened_bus(bus)
+        self._cluster = self._joinable()
         self._clients: SessionConnectionService | None = None
         if not isinstance(swarms, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput(f"swarms must be a list of swarms, as [{swarms!r}] is")
@@ -80,7 +92,14 @@ class Runtime:
                 "this runtime was made before os.fork; start child processes by spawn, and make "
                 "a new Runtime in them"
             )
+        if self._cluster is not None:
+            self._cluster.join()
         return self._store
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """What this process is among the workers of its database; None for other stores."""
+        return self._cluster
 
     @property
     def clock(self) -> Clock:
@@ -96,6 +115,11 @@ class Runtime:
     def model(self) -> Any:
         """The model of agents that name none, inside ``async with`` of this runtime."""
         return self._model
+
+    @property
+    def slots(self) -> Slots | None:
+        """How many turns run at once in this process; None for any number."""
+        return self._slots
 
     @property
     def registry(self) -> MutableMapping[tuple[Any, ...], Any]:
@@ -127,6 +151,17 @@ class Runtime:
         if self._finder is None:
             self._finder = VectorMemoryService()
         return Memory(self._finder, user_id, app_name, runtime=self)
+
+    # -- other processes
+
+    def _opened_bus(self, bus: Bus | str | None) -> Bus | None:
+        """The bus that was given, or whose address was; None for that of this process alone."""
+        if bus is not None and not isinstance(bus, str):
+            return bus
+        return None
+
+    def _joinable(self) -> Cluster | None:
+        return None
 
     # -- clients of swarms
 
@@ -274,6 +309,8 @@ class Runtime:
         finally:
             kept.opened.discard(self)
             kept.forget(self)
+            if self._cluster is not None:
+                await self._cluster.close()
             await self._store.close()
 
     async def _end_clients(self) -> None:
@@ -314,3 +351,20 @@ def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
     raise InvalidInput(
         f"{store!r} is no store; pass an address like sqlite:///x.db, a store, or a SessionStore"
     )
+
+
+def slots_of(max_turns: int | None) -> Slots | None:
+    """How many turns may run at once. Raises InvalidInput."""
+    if max_turns is None:
+        return None
+    if type(max_turns) is not int or not 1 <= max_turns <= MAX_TURNS:
+        raise InvalidInput(f"max_turns is a whole number from 1 to {MAX_TURNS}, not {max_turns!r}")
+    return Slots(max_turns, MAX_WAITING)
+
+
+def _stop_turns(runtime: Runtime | None) -> None:
+    """The lease of this worker is about to end: its turns stop before another one takes over."""
+    for living in [] if runtime is None else list(runtime.registry.values()):
+        turn = living.turn if isinstance(living, Conversation) else None
+        if turn is not None:
+            turn.request_stop("the database did not answer, and the lease of this worker ends")

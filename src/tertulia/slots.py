@@ -1,0 +1,47 @@
+"""A place among the turns that a process runs at once, where these are limited."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tertulia.conversation import TURN_TIMEOUT, Conversation
+from tertulia.errors import SessionBusy, TurnTimeout
+from tertulia.gate import GateFull, GateTimeout, Slots
+from tertulia.turns import in_turn
+
+
+async def _at_once() -> None:
+    """Nothing is to be done before the wait."""
+
+
+async def take(
+    conversation: Conversation,
+    seconds: float | None,
+    before: Callable[[], Awaitable[None]] = _at_once,
+) -> Slots | None:
+    """Where to give the place back; None where there is no limit, and inside of another turn.
+
+    Where it has to be waited for, `before` is awaited first. Raises SessionBusy when too many
+    wait, and TurnTimeout after `seconds` (None: 600).
+    """
+    slots = conversation.host.slots
+    if slots is None or in_turn():
+        return None
+    if slots.try_enter():
+        return slots
+    await before()
+    try:
+        await slots.enter(TURN_TIMEOUT if seconds is None else seconds)
+    except GateFull:
+        raise SessionBusy(
+            f"{slots.limit} turns run in this process and {slots.waiting} wait already; add a "
+            "worker, or try again later",
+            session_id=conversation.id,
+        ) from None
+    except GateTimeout:
+        raise TurnTimeout(
+            f"no turn of session {conversation.id!r} could begin in time: {slots.limit} run in "
+            "this process, which is its max_turns",
+            session_id=conversation.id,
+        ) from None
+    return slots
