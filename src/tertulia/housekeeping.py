@@ -16,6 +16,7 @@ from tertulia.following import log
 from tertulia.handle import conversation_of
 from tertulia.host import Host
 from tertulia.opening import Opening
+from tertulia.recovery import close_abandoned
 from tertulia.retention import Due, Retention
 from tertulia.snapshot import take
 from tertulia.stores.base import Receipt, SessionRow
@@ -75,18 +76,46 @@ async def sweep(host: Host, *, dry_run: bool) -> list[Swept]:
     wanted: dict[str, Any] = {} if dry_run else {"due_before": now}
     found: list[Swept] = []
     async for row in rows(host, **wanted):
-        policy = retention.parse(row.details.retention)
-        if policy is None:
-            continue
-        dues = [*_due(policy, row, now), *await _hidden(host, row, policy, now)]
-        for due in dues:
-            error = None if dry_run or not due.acts else await _carry_out(host, row, policy, due)
-            found.append(_swept(row, due, error, done=not dry_run))
-            if due.action == "delete":
-                break
+        found += await tend(host, row, now, dry_run=dry_run)
     if not dry_run:
         await host.store.drop_requests(now - REQUEST_TTL)
     return found
+
+
+async def tend(host: Host, row: SessionRow, now: int, *, dry_run: bool = False) -> list[Swept]:
+    """Do what is due on one session at `now`, in microseconds, or only say it."""
+    found: list[Swept] = []
+    policy = retention.parse(row.details.retention)
+    if policy is None:
+        return found
+    for due in [*_due(policy, row, now), *await _hidden(host, row, policy, now)]:
+        error = None if dry_run or not due.acts else await _carry_out(host, row, policy, due)
+        found.append(_swept(row, due, error, done=not dry_run))
+        if due.action == "delete":
+            break
+    return found
+
+
+async def close_left(host: Host, left: SessionRow) -> bool:
+    """Close the turn that a dead worker left open in a session, as a new turn would.
+
+    False where that is not to be done any more: it goes on, it was closed, or its session is gone.
+    """
+    conversation = conversation_of(host, left.app, left.id)
+    if left.holder is None or not conversation.gate.try_enter():
+        return False
+    try:
+        row = await conversation.row()
+        if row is None or (row.holder, row.epoch) != (left.holder, left.epoch):
+            return False
+        if await host.store.worker_is_alive(left.holder):
+            return False
+        draft = conversation.draft_on(row)
+        await close_abandoned(host.store, draft)
+        await conversation.trim(draft)
+        return await conversation.made(draft)
+    finally:
+        conversation.gate.leave()
 
 
 async def _hidden(host: Host, row: SessionRow, policy: Retention, now: int) -> list[Due]:
