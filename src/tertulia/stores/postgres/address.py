@@ -7,6 +7,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tertulia.errors import ConfigurationError
 
+LEASE_SECONDS = 5.0
+SHORTEST_LEASE, LONGEST_LEASE = 2.0, 300.0
+
 
 class Address(NamedTuple):
     """Where a store lies."""
@@ -17,6 +20,8 @@ class Address(NamedTuple):
     """For the driver, past any pooler."""
     shown: str
     """Without secrets."""
+    lease: float = LEASE_SECONDS
+    """How long a worker may be silent, in seconds."""
 
     @property
     def pooled(self) -> bool:
@@ -32,12 +37,24 @@ def parse(url: str) -> Address:
             f"{_shown(url)!r} names no database; write it like postgresql://user@host/database"
         )
     options = parse_qsl(parts.query, keep_blank_values=True)
-    rest = [(name, value) for name, value in options if name != "direct"]
+    rest = [(name, value) for name, value in options if name not in {"direct", "lease"}]
     plain = urlunsplit(parts._replace(query=urlencode(rest)))
     direct = dict(options).get("direct") or plain
     if urlsplit(direct).scheme not in {"postgresql", "postgres"}:
         raise ConfigurationError("?direct= takes the whole address of the database, URL-encoded")
-    return Address(plain, direct, _shown(url))
+    return Address(plain, direct, _shown(url), _lease(dict(options).get("lease")))
+
+
+def _lease(given: str | None) -> float:
+    try:
+        seconds = LEASE_SECONDS if given is None else float(given)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST_LEASE <= seconds <= LONGEST_LEASE:
+        raise ConfigurationError(
+            f"?lease= takes {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds, not {given!r}"
+        )
+    return seconds
 
 
 def _shown(url: str) -> str:

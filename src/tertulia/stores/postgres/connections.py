@@ -56,6 +56,8 @@ class Connections:
         self._idle: list[Connection] = []
         self._turn = asyncio.Semaphore(MOST)
         self._closed = False
+        self.refusal: AgentError | None = None
+        """Why nothing may be done any more."""
 
     async def run(self, work: Work[T], *, again: bool = True) -> T:
         """What `work` gives on some connection; tried again while the server is away.
@@ -89,6 +91,8 @@ class Connections:
 
     async def attempt(self, work: Work[T]) -> T:
         """What `work` gives on some connection, tried once. Raises what the driver raises."""
+        if self.refusal is not None:
+            raise self.refusal
         async with self._turn, self.lent() as connection, asyncio.timeout(STATEMENT_SECONDS):
             if not self._address.pooled:
                 return await work(connection)

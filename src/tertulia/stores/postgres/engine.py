@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from tertulia.errors import AgentError, NotAStore
-from tertulia.stores.bells import Bells
-from tertulia.stores.postgres import changing, migrations, sql
+from tertulia.loop_thread import LoopThread
+from tertulia.stores.postgres import changing, migrations, sql, workers
 from tertulia.stores.postgres.address import Address
 from tertulia.stores.postgres.connections import Connections
 from tertulia.stores.postgres.driver import Connection
-from tertulia.stores.postgres.presence import SUSPECT_SECONDS, Presence
-from tertulia.loop_thread import LoopThread
+from tertulia.stores.postgres.migrations import Migrations
+from tertulia.stores.postgres.presence import Presence
 from tertulia.stores.postgres.writer import Writer
 
 T = TypeVar("T")
 P = ParamSpec("P")
 SQL = sql.queries("workers.sql")
+TIDY_SECONDS = 300.0
+"""How often each worker looks for what long dead ones left, more or less."""
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +31,22 @@ log = logging.getLogger(__name__)
 class Engine:
     """Opened by the first who needs it; everything here runs on one loop."""
 
-    def __init__(self, address: Address, worker: bytes, bells: Bells, *, make_tables: bool) -> None:
+    def __init__(
+        self, address: Address, presence: Presence, known: Migrations, *, make_tables: bool
+    ) -> None:
         self._make_tables = make_tables
+        self._known = known
         self.address = address
-        self.worker = worker
         self.thread = LoopThread("tertulia-postgres")
         self.incarnation = ""
         self.vectors = False
         self._connections = Connections(address)
-        self._presence = Presence(worker, self._connections, bells)
+        self._presence = presence
         self._opening = asyncio.Lock()
         self._ready = False
         self._tasks: list[asyncio.Task[None]] = []
         self._writing: asyncio.Task[None] | None = None
-        self.writer = Writer(self._wake, self._presence.ring)
+        self.writer = Writer(self._wake, presence.ringing.ring)
 
     def _wake(self) -> None:
         self.thread.loop.call_soon_threadsafe(self._begin_writing)
@@ -74,7 +79,7 @@ class Engine:
 
     def ring(self, session: int) -> None:
         """Tell those who watch a session."""
-        self._presence.ring((session,))
+        self._presence.ringing.ring((session,))
 
     # -- life
 
@@ -84,11 +89,14 @@ class Engine:
             if self._ready:
                 return
             await self._connections.run(self._prepare)
-            await self._connections.retried(self._presence.enter)
+            mine, connections, known = self._presence, self._connections, self._known
+            await connections.retried(lambda: mine.enter(connections, known))
             self._tasks = [
-                self.thread.start(self._presence.stay()),
-                self.thread.start(self._presence.tell()),
+                self.thread.start(mine.stay(connections, known)),
+                self.thread.start(mine.lapse.watch(mine.heartbeat)),
+                self.thread.start(mine.ringing.tell(connections)),
                 self.thread.start(self._finish_removals()),
+                self.thread.start(self._tidy()),
             ]
             self._ready = True
 
@@ -97,13 +105,12 @@ class Engine:
         if not await migrations.meta(db):
             if not self._make_tables:
                 raise NotAStore(f"{self.address.shown} is empty: run `tertulia migrate`")
-            await migrations.migrate(db)
+            await self._known.make(db)
             await migrations.add_vectors(db)
         found = await migrations.meta(db)
-        migrations.check_current(int(found.get("version", 0)), self.address.shown)
+        self._known.check(found, self.address.shown)
         self.incarnation = found["incarnation"]
         self.vectors = bool((await db.fetch(SQL["has_vectors"]))[0][0])
-        await db.execute(SQL["forget_old"])
 
     async def _finish_removals(self) -> None:
         """Take away what a process that died had begun to delete."""
@@ -116,14 +123,15 @@ class Engine:
         except AgentError:
             log.exception("the removal of deleted sessions will go on another time")
 
-    async def is_alive(self, worker: bytes) -> bool:
-        """Whether another worker may still hold sessions."""
-
-        async def ask(db: Connection) -> bool:
-            found = await db.fetch(SQL["is_alive"], worker, SUSPECT_SECONDS)
-            return bool(found and found[0][0])
-
-        return await self.run(True, ask)
+    async def _tidy(self) -> None:
+        """Forget workers that are long dead, and their seats, until cancelled."""
+        while True:
+            try:
+                while await self._connections.run(workers.forget):
+                    continue
+            except AgentError as error:
+                log.warning("long dead workers will be forgotten another time: %s", error)
+            await asyncio.sleep(TIDY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
     async def close(self) -> None:
         """Write what waits, and let go of everything but the thread."""

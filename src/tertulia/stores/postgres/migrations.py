@@ -1,8 +1,9 @@
-"""Bringing a database up to date, and finding out whether it is."""
+"""Bringing a database up to date while it is used, and finding out whether it is."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tertulia.errors import ConfigurationError, StoreTooNew
 from tertulia.stores.postgres import sql
@@ -10,13 +11,124 @@ from tertulia.stores.postgres.address import Address
 from tertulia.stores.postgres.connections import Connections
 from tertulia.stores.postgres.driver import Connection, module
 from tertulia.stores.postgres.errors import translate
+from tertulia.stores.postgres.sql import Migration
 
 SQL = sql.queries("workers.sql")
 
 
-async def version(db: Connection) -> int:
-    """The version of the schema, 0 where there is none."""
-    return int((await meta(db)).get("version", 0))
+class Migrated(NamedTuple):
+    """What became of a database."""
+
+    before: int
+    """Its version before: the newest pre-deploy migration that it had, 0 for none."""
+    after: int
+    vectors: bool
+    """Whether the server can compare vectors."""
+    finished: list[str]
+    """The post-deploy migrations that were done now."""
+    left: list[str]
+    """Those that are still to be done, when no older code runs any more."""
+
+
+class State(NamedTuple):
+    """How far a database is."""
+
+    version: int
+    """The newest pre-deploy migration that was done, 0 where there is no store."""
+    finished: int
+    """The newest post-deploy migration that was done."""
+    least: int
+    """Code that does not know this migration may not run on it any more."""
+
+    @classmethod
+    def of(cls, found: Mapping[str, str]) -> State:
+        """What a store says about itself."""
+        return cls(*(int(found.get(name, 0)) for name in cls._fields))
+
+
+class Migrations:
+    """Those that some code knows. Pre-deploy ones do not wait for post-deploy ones before them."""
+
+    def __init__(self, known: Sequence[Migration] | None = None) -> None:
+        self._known = sql.migrations() if known is None else known
+        self.newest = self._known[-1].number
+
+    def missing(self, state: State, *, post: bool) -> list[Migration]:
+        """What of a kind is yet to be done, in order."""
+        done = state.finished if post else state.version
+        return [each for each in self._known if each.post == post and each.number > done]
+
+    def check(self, found: Mapping[str, str], url: str) -> None:
+        """Raises StoreTooNew, and ConfigurationError for a database to be migrated first."""
+        state = State.of(found)
+        self.check_allowed(state, url)
+        if missing := self.missing(state, post=False):
+            raise ConfigurationError(
+                f"{url} has version {state.version} and must become {missing[-1].number}: run "
+                "`tertulia migrate`"
+            )
+
+    def check_allowed(self, state: State, url: str) -> None:
+        """Raises StoreTooNew where this code is older than what may run."""
+        if state.least > self.newest:
+            raise StoreTooNew(
+                f"{url} is for version {state.least} and later, and this Tertulia knows "
+                f"{self.newest}; upgrade Tertulia"
+            )
+
+    async def make(self, db: Connection) -> None:
+        """Do all of them in an empty database, or none; one process at a time."""
+        async with db.transaction():
+            await db.execute(SQL["lock_migrations"])
+            if State.of(await meta(db)).version == 0:
+                for each in self._known:
+                    await _do(db, each)
+
+    async def apply(self, db: Connection) -> None:
+        """Do the pre-deploy ones that are missing, each in a transaction. Raises StoreTooNew."""
+        await self.make(db)
+        self.check_allowed(State.of(await meta(db)), "this database")
+        while await self._step(db, post=False):
+            continue
+
+    async def finish(self, db: Connection) -> None:
+        """Do the post-deploy ones that are missing; older code may not come back from now on.
+
+        Raises ConfigurationError, naming the workers, while older code runs.
+        """
+        missing = self.missing(State.of(await meta(db)), post=True)
+        if missing:
+            await self._raise_least(db, missing[-1].number)
+        while await self._step(db, post=True):
+            continue
+
+    async def _step(self, db: Connection, *, post: bool) -> bool:
+        """Do the next one of a kind; False when there is none."""
+        async with db.transaction():
+            await db.execute(SQL["lock_migrations"])
+            missing = self.missing(State.of(await meta(db)), post=post)
+            for each in missing[:1]:
+                await _do(db, each)
+        return bool(missing)
+
+    async def _raise_least(self, db: Connection, least: int) -> None:
+        async with db.transaction():
+            await db.execute(SQL["close_entrance"])
+            older = await db.fetch(SQL["older"], least)
+            if older:
+                named = ", ".join(f"process {process} on {host}" for host, process in older)
+                raise ConfigurationError(
+                    f"these workers run code that does not know migration {least}: {named}; "
+                    "upgrade or stop them, wait for the lease of those that are gone, and repeat"
+                )
+            await db.execute(SQL["set_meta"], "least", str(least))
+
+
+async def _do(db: Connection, migration: Migration) -> None:
+    await db.execute(migration.script)
+    number = str(migration.number)
+    for name in ("finished", "least") if migration.post else ("version",):
+        await db.execute(SQL["set_meta"], name, number)
 
 
 async def meta(db: Connection) -> dict[str, str]:
@@ -27,50 +139,25 @@ async def meta(db: Connection) -> dict[str, str]:
     return {each[0]: each[1] for each in await db.fetch(SQL["meta"])}
 
 
-async def bring_up_to_date(address: Address) -> tuple[int, int, bool]:
-    """The version before and after, and whether vectors can be compared by the server."""
+async def bring_up_to_date(address: Address, migrations: Migrations, *, finish: bool) -> Migrated:
+    """Do what is missing, and with `finish` what only old code needed not to be done."""
     try:
         db = await Connections.connect(address.direct)
         try:
-            before = await version(db)
-            return before, await migrate(db), await add_vectors(db)
+            before = State.of(await meta(db))
+            await migrations.apply(db)
+            unfinished = State.of(await meta(db))
+            if finish:
+                await migrations.finish(db)
+            after = State.of(await meta(db))
+            left = [each.name for each in migrations.missing(after, post=True)]
+            due = [each.name for each in migrations.missing(unfinished, post=True)]
+            done = [name for name in due if name not in left]
+            return Migrated(before.version, after.version, await add_vectors(db), done, left)
         finally:
             await db.close()
     except Exception as error:
         raise translate(error, address.shown) from error
-
-
-async def migrate(db: Connection) -> int:
-    """Do the migrations that are missing, all or none; one process at a time. Gives the version.
-
-    Raises StoreTooNew.
-    """
-    scripts = sql.migrations()
-    async with db.transaction():
-        await db.execute(SQL["lock_migrations"])
-        found = check(await version(db), "this database")
-        for script in scripts[found:]:
-            await db.execute(script)
-        if found < len(scripts):
-            await db.execute(SQL["set_version"], str(len(scripts)))
-    return len(scripts)
-
-
-def check(found: int, url: str) -> int:
-    """The same version. Raises StoreTooNew."""
-    if found > (ours := len(sql.migrations())):
-        raise StoreTooNew(
-            f"{url} has version {found}, and this Tertulia knows {ours}; upgrade Tertulia"
-        )
-    return found
-
-
-def check_current(found: int, url: str) -> None:
-    """Raises StoreTooNew, and ConfigurationError for one that has to be migrated first."""
-    if check(found, url) < (ours := len(sql.migrations())):
-        raise ConfigurationError(
-            f"{url} has version {found} and must become {ours}: run `tertulia migrate`"
-        )
 
 
 async def add_vectors(db: Connection) -> bool:

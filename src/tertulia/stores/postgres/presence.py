@@ -1,4 +1,4 @@
-"""That this worker lives, and the bells of others: what the one direct connection is for."""
+"""That this worker lives: its row, its heartbeat and its lock, over one direct connection."""
 
 from __future__ import annotations
 
@@ -6,64 +6,98 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
+import msgspec
+
+from tertulia.errors import InvalidInput, StoreTooNew
 from tertulia.stores.bells import Bells
 from tertulia.stores.postgres import sql
 from tertulia.stores.postgres.connections import Connections, Pauses
 from tertulia.stores.postgres.driver import Connection
+from tertulia.stores.postgres.lapse import Lapse
+from tertulia.stores.postgres.migrations import Migrations, State, meta
+from tertulia.stores.postgres.ringing import Ringing
 
 SQL = sql.queries("workers.sql")
-CHANNEL = "tertulia"
-LEASE_SECONDS = 5.0
-"""How long a worker may be silent before it counts as dead, whatever its lock says."""
-SUSPECT_SECONDS = 2.0
-"""The same for a worker whose lock is free: its connection is gone."""
 HEARTBEAT_SECONDS = 0.5
+"""At most; a tenth of the lease where that is shorter."""
 POLL_SECONDS = 5.0
 """How often everybody is told to look, in case a bell of another process was lost."""
-EVERYTHING, HELLO = "*", "?"
-PAYLOAD_BYTES = 7_000
+LOAD_BYTES = 4_096
 
 log = logging.getLogger(__name__)
+
+
+class Said:
+    """What a worker says of itself, whatever becomes of its connections."""
+
+    def __init__(self, worker: bytes, lease: float) -> None:
+        self.worker = worker
+        self.lease = lease
+        self.url: str | None = None
+        self.secret: str | None = None
+        self.report: Callable[[], dict[str, Any]] | None = None
+        self._complained = False
+
+    def load(self) -> str | None:
+        """Its load as JSON; None, and a line in the log for the first time, where it has none."""
+        if self.report is None:
+            return None
+        try:
+            text = msgspec.json.encode(self.report()).decode()
+            if len(text) > LOAD_BYTES:
+                raise InvalidInput(f"the load has {len(text)} bytes, and {LOAD_BYTES} at most")
+        except Exception:
+            if not self._complained:
+                log.exception("the load of this worker is not known")
+            self._complained = True
+            return None
+        self._complained = False
+        return text
 
 
 class Presence:
     """Keeps a connection of its own: the worker's lock and heartbeat, and LISTEN."""
 
-    def __init__(self, worker: bytes, connections: Connections, bells: Bells) -> None:
-        self._worker = worker
-        self._name = worker.hex()
+    def __init__(self, worker: bytes, lease: float, bells: Bells) -> None:
+        self.said = Said(worker, lease)
+        self.ringing = Ringing(worker, bells)
+        self.lapse = Lapse(lease)
+        self.heartbeat = min(HEARTBEAT_SECONDS, lease / 10)
         self._lock = int.from_bytes(worker[:8], "big", signed=True)
-        self._connections = connections
-        self._bells = bells
         self._connection: Connection | None = None
         self._locked = False
-        self._company = True
-        """Whether others may be there who want to hear of commits."""
         self._polled = 0.0
-        self._news: set[int] = set()
-        self._rung = asyncio.Event()
 
-    async def enter(self) -> None:
-        """Connect, and be known as alive."""
-        connection = await self._connections.connect_directly()
+    async def enter(self, connections: Connections, known: Migrations) -> None:
+        """Connect, and be known as alive. Raises StoreTooNew."""
+        connection = await connections.connect_directly()
         try:
-            who = (self._worker, self._lock, socket.gethostname(), os.getpid(), LEASE_SECONDS)
             await connection.execute("SET synchronous_commit = off")
-            await connection.execute(SQL["register"], *who)
+            await self._register(connection, known)
             self._locked = False
             await self._take_lock(connection)
-            await connection.add_listener(CHANNEL, self._hear)
-            await _notify(self._signed(HELLO), connection)
+            await self.ringing.listen(connection)
         except BaseException:
             connection.terminate()
             raise
         self._connection = connection
 
-    async def stay(self) -> None:
+    async def _register(self, connection: Connection, known: Migrations) -> None:
+        """Be a worker, unless somebody closes the entrance to code that is as old as this."""
+        said, sent = self.said, monotonic()
+        async with connection.transaction():
+            await connection.execute(SQL["hold_entrance"])
+            known.check_allowed(State.of(await meta(connection)), "this database")
+            who = (said.worker, self._lock, socket.gethostname(), os.getpid(), said.lease)
+            shown = (known.newest, said.url, said.secret, said.load())
+            await connection.execute(SQL["register"], *who, *shown)
+        self.lapse.renewed(sent)
+
+    async def stay(self, connections: Connections, known: Migrations) -> None:
         """Renew until cancelled, over new connections where one is lost."""
         while True:
             connection = self._connection
@@ -75,83 +109,55 @@ class Presence:
                 self._connection = None
                 if connection is not None:
                     connection.terminate()
-            await self._enter_again()
-            self._bells.ring_all()
+            await self._enter_again(connections, known)
+            self.ringing.ring_all()
 
     async def _renew(self, connection: Connection) -> None:
+        """Until the connection, or the row of this worker, is lost."""
+        said = self.said
         while True:
-            async with asyncio.timeout(LEASE_SECONDS / 2):
-                [(self._company,)] = await connection.fetch(SQL["renew"], self._worker)
+            self.lapse.judge()
+            load, sent = said.load(), monotonic()
+            async with asyncio.timeout(said.lease / 2):
+                found = await connection.fetch(SQL["renew"], said.worker, load)
+                if not found:
+                    log.warning("this worker was forgotten, and registers again")
+                    return
+                self.lapse.renewed(sent)
+                self.ringing.company = found[0][0]
                 if not self._locked:
                     await self._take_lock(connection)
             if monotonic() - self._polled > POLL_SECONDS:
                 self._polled = monotonic()
-                self._bells.ring_all()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+                self.ringing.ring_all()
+            await asyncio.sleep(self.heartbeat)
 
-    async def _enter_again(self) -> None:
+    async def _enter_again(self, connections: Connections, known: Migrations) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
         pauses = Pauses(float("inf"))
         while True:
             await pauses.pause()
             try:
-                return await self.enter()
+                return await self.enter(connections, known)
+            except StoreTooNew as error:
+                connections.refusal = error
+                log.error("this worker may not go on: %s", error)
+                raise
             except Exception as error:
                 log.debug("no direct connection yet: %r", error)
-                self._bells.ring_all()
+                self.ringing.ring_all()
 
     async def _take_lock(self, connection: Connection) -> None:
         """Take it, unless a connection of ours that the server thinks alive still has it."""
         [(self._locked,)] = await connection.fetch(SQL["locked"], self._lock)
         if self._locked:
-            await connection.execute(SQL["has_locked"], self._worker)
+            await connection.execute(SQL["has_locked"], self.said.worker)
 
     async def leave(self) -> None:
         """Be known as gone."""
         if self._connection is not None:
             async with asyncio.timeout(1):
-                await self._connection.execute(SQL["leave"], self._worker)
+                await self._connection.execute(SQL["leave"], self.said.worker)
                 await self._connection.close()
-
-    # -- bells
-
-    def ring(self, sessions: Iterable[int]) -> None:
-        """Tell those who watch here at once, and those elsewhere soon."""
-        touched = set(sessions)
-        self._bells.ring(touched)
-        if self._company:
-            self._news |= touched
-            self._rung.set()
-
-    async def tell(self) -> None:
-        """Tell other processes of news, once for all that has come together, until cancelled."""
-        while True:
-            await self._rung.wait()
-            self._rung.clear()
-            try:
-                news, self._news = self._news, set()
-                await self._connections.attempt(partial(_notify, self._signed(_payload(news))))
-            except Exception as error:
-                log.debug("a bell was lost: %r", error)
-
-    def _hear(self, _connection: object, _process: int, _channel: str, payload: str) -> None:
-        sender, _, news = payload.partition(":")
-        if sender == self._name:
-            return
-        if news == HELLO:
-            self._company = True
-        elif news == EVERYTHING:
-            self._bells.ring_all()
-        else:
-            self._bells.ring(map(int, news.split(",")))
-
-    def _signed(self, news: str) -> str:
-        return f"{self._name}:{news}"
-
-
-async def _notify(payload: str, connection: Connection) -> None:
-    await connection.execute(SQL["notify"], payload)
-
-
-def _payload(sessions: set[int]) -> str:
-    text = ",".join(map(str, sessions))
-    return text if len(text) <= PAYLOAD_BYTES else EVERYTHING

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from hashlib import sha256
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tertulia.doors import Outcome
-from tertulia.errors import ForkedRuntimeError, StoreClosed
+from tertulia.errors import ForkedRuntimeError, InvalidInput, StoreClosed
 from tertulia.stores import living
 from tertulia.stores.base import Change, Level, SessionRow, StoreStats
 from tertulia.stores.bells import Bells
-from tertulia.stores.postgres import address, migrations
+from tertulia.stores.clustering import WorkerRow
+from tertulia.stores.postgres import address, migrations, workers
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.engine import Engine
+from tertulia.stores.postgres.migrations import Migrated, Migrations
 from tertulia.stores.postgres.operations import Operations
+from tertulia.stores.postgres.presence import Presence
 from tertulia.stores.statistics import Statistics
 
 T = TypeVar("T")
 P = ParamSpec("P")
+LONGEST_PLACE = 1_000
+"""Bytes of a place that are kept as they are; a longer one is known by its hash."""
 
 
 class PostgresStore(Operations):
@@ -33,8 +39,11 @@ class PostgresStore(Operations):
         self._address = address.parse(url)
         self.make_tables = True
         """Whether an empty database gets its tables; set it before the store is used."""
+        self.migrations = Migrations()
+        """What this code knows of tables; set it before the store is used."""
         self._worker = os.urandom(16)
         self._bells = Bells()
+        self._presence = Presence(self._worker, self._address.lease, self._bells)
         self._starting = threading.Lock()
         self._engine: Engine | None = None
         self._end: StoreClosed | ForkedRuntimeError | None = None
@@ -94,6 +103,53 @@ class PostgresStore(Operations):
         outcome.wait()
         return outcome.result()
 
+    # -- workers
+
+    @property
+    def lease(self) -> float:
+        return self._address.lease
+
+    async def worker_is_alive(self, worker: bytes) -> bool:
+        return worker == self._worker or await self._ask(workers.is_alive, worker)
+
+    async def workers(self) -> list[WorkerRow]:
+        return await self._ask(workers.every)
+
+    async def find_worker(self, worker: bytes) -> WorkerRow | None:
+        return await self._ask(workers.find, worker)
+
+    async def advertise(self, url: str | None, secret: str | None) -> None:
+        said = self._presence.said
+        said.url, said.secret = url, secret
+        await self._ask(workers.advertise, self._worker, url, secret)
+
+    def report_load(self, asked: Callable[[], dict[str, Any]] | None) -> None:
+        self._presence.said.report = asked
+
+    async def take_seat(self, place: str, *, over: bytes | None = None) -> bytes:
+        return await self._ask(workers.take_seat, _place(place), self._worker, over)
+
+    async def leave_seat(self, place: str) -> None:
+        await self._ask(workers.leave_seat, _place(place), self._worker)
+
+    async def abandoned(self, limit: int = 100) -> list[SessionRow]:
+        return await self._ask(workers.abandoned, limit)
+
+    async def durability(self) -> dict[str, str]:
+        return await self._ask(workers.durability)
+
+    def on_lapse(self, tell: Callable[[bool], None]) -> Callable[[], None]:
+        return self._presence.lapse.on_lapse(tell)
+
+    def carry_bells(self, carrier: Callable[[Collection[int]], bool] | None) -> None:
+        self._presence.ringing.carrier = carrier
+
+    def ring_here(self, sessions: Iterable[int] | None) -> None:
+        if sessions is None:
+            self._bells.ring_all()
+        else:
+            self._bells.ring(sessions)
+
     # -- life
 
     def _started(self) -> Engine:
@@ -111,11 +167,8 @@ class PostgresStore(Operations):
         return engine
 
     def _new_engine(self) -> Engine:
-        return Engine(self._address, self._worker, self._bells, make_tables=self.make_tables)
-
-    async def worker_is_alive(self, worker: bytes) -> bool:
-        engine = self._started()
-        return worker == self._worker or await engine.thread.submit(engine.is_alive(worker))
+        known, make = self.migrations, self.make_tables
+        return Engine(self._address, self._presence, known, make_tables=make)
 
     def watch(self, session: int, bell: Callable[[], None]) -> Callable[[], None]:
         engine = self._started()
@@ -137,10 +190,14 @@ class PostgresStore(Operations):
             wal_bytes=0,
         )
 
-    async def migrate(self) -> tuple[int, int, bool]:
-        """Bring the tables up to date: their version before and after, and whether there is
-        pgvector. On the caller's loop; opens nothing else. Raises StoreTooNew."""
-        return await migrations.bring_up_to_date(self._address)
+    async def migrate(self, *, finish: bool = False) -> Migrated:
+        """Bring the tables up to date, so that this code and older code can run on them.
+
+        With `finish` what only older code needed is taken away: raises ConfigurationError,
+        naming the workers, while some of it runs. On the caller's loop; opens nothing else.
+        Raises StoreTooNew.
+        """
+        return await migrations.bring_up_to_date(self._address, self.migrations, finish=finish)
 
     async def close(self) -> None:
         closing = self._begin_closing()
@@ -180,3 +237,14 @@ class PostgresStore(Operations):
         )
         self._starting = threading.Lock()
         return [self._engine] if self._engine is not None else []
+
+
+def _place(place: str) -> str:
+    """A place as it is kept. Raises InvalidInput."""
+    try:
+        given = place.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the place of a seat is no Unicode text: {error.reason}") from None
+    if not given or b"\0" in given:
+        raise InvalidInput("the place of a seat is text without NUL characters, and not empty")
+    return place if len(given) <= LONGEST_PLACE else f"sha256:{sha256(given).hexdigest()}"

@@ -1,9 +1,21 @@
+-- name: alive
+-- (a restart of the server frees all locks at once: then the whole lease counts, from there)
+CASE
+    WHEN greatest(w.heartbeat, pg_postmaster_start_time())
+        < clock_timestamp() - w.lease * interval '1 second' THEN false
+    WHEN w.heartbeat > clock_timestamp() - least(2, 0.4 * w.lease) * interval '1 second' THEN true
+    WHEN w.since < pg_postmaster_start_time() THEN true
+    ELSE NOT pg_try_advisory_xact_lock_shared(w.lock)
+END
+
 -- name: register
 INSERT INTO tertulia.workers AS old (
-    worker, lock, epoch, host, process, lease, since, heartbeat
+    worker, lock, epoch, host, process, lease, since, heartbeat, came, version, url, secret, load
 )
-VALUES ($1, $2, 1, $3, $4, $5, clock_timestamp(), clock_timestamp())
-ON CONFLICT (worker) DO UPDATE SET epoch = old.epoch + 1, heartbeat = excluded.heartbeat
+VALUES ($1, $2, 1, $3, $4, $5, clock_timestamp(), clock_timestamp(), clock_timestamp(),
+    $6, $7, $8, $9)
+ON CONFLICT (worker) DO UPDATE SET epoch = old.epoch + 1, heartbeat = excluded.heartbeat,
+    url = excluded.url, secret = excluded.secret, load = excluded.load
 
 -- name: locked
 SELECT pg_try_advisory_lock($1)
@@ -13,30 +25,112 @@ UPDATE tertulia.workers SET since = clock_timestamp() WHERE worker = $1
 
 -- name: renew
 -- (and whether somebody else is there, who wants to hear of commits)
-WITH renewed AS (
-    UPDATE tertulia.workers SET heartbeat = clock_timestamp() WHERE worker = $1
-)
-SELECT EXISTS (
+UPDATE tertulia.workers SET heartbeat = clock_timestamp(), load = $2 WHERE worker = $1
+RETURNING EXISTS (
     SELECT 1 FROM tertulia.workers
     WHERE worker <> $1 AND heartbeat > clock_timestamp() - lease * interval '1 second'
 )
 
+-- name: advertise
+UPDATE tertulia.workers SET url = $2, secret = $3 WHERE worker = $1
+
 -- name: leave
 DELETE FROM tertulia.workers WHERE worker = $1
 
--- name: forget_old
-DELETE FROM tertulia.workers WHERE heartbeat < clock_timestamp() - interval '1 day'
-
 -- name: is_alive
--- (a restart of the server frees all locks at once: then the whole lease counts, from there)
-SELECT CASE
-    WHEN greatest(heartbeat, pg_postmaster_start_time())
-        < clock_timestamp() - lease * interval '1 second' THEN false
-    WHEN heartbeat > clock_timestamp() - $2::float8 * interval '1 second' THEN true
-    WHEN since < pg_postmaster_start_time() THEN true
-    ELSE NOT pg_try_advisory_xact_lock_shared(lock)
-END
-FROM tertulia.workers WHERE worker = $1
+SELECT {alive} FROM tertulia.workers w WHERE w.worker = $1
+
+-- name: columns
+w.worker, w.host, w.process, {alive},
+extract(epoch FROM clock_timestamp() - w.heartbeat)::float8,
+(extract(epoch FROM coalesce(w.came, w.since)) * 1000000)::bigint, w.lease, w.url, w.secret, w.load
+
+-- name: find
+SELECT {columns} FROM tertulia.workers w WHERE w.worker = $1
+
+-- name: all
+SELECT {columns}, coalesce(h.count, 0), coalesce(t.count, 0) FROM tertulia.workers w
+LEFT JOIN (SELECT worker, count(*) FROM tertulia.held GROUP BY worker) h USING (worker)
+LEFT JOIN (SELECT worker, count(*) FROM tertulia.seats GROUP BY worker) t USING (worker)
+ORDER BY coalesce(w.came, w.since), w.worker
+
+-- name: older
+SELECT w.host, w.process FROM tertulia.workers w WHERE coalesce(w.version, 0) < $1 AND {alive}
+ORDER BY w.host, w.process
+
+-- name: holders
+-- (each worker that holds something, found by a step of the index for each)
+holders (worker) AS (
+    (SELECT worker FROM tertulia.held ORDER BY worker LIMIT 1)
+    UNION ALL
+    SELECT (SELECT worker FROM tertulia.held WHERE worker > h.worker ORDER BY worker LIMIT 1)
+    FROM holders h WHERE h.worker IS NOT NULL
+)
+
+-- name: abandoned
+WITH RECURSIVE {holders}, dead AS MATERIALIZED (
+    SELECT h.worker FROM holders h WHERE h.worker IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM tertulia.workers w WHERE w.worker = h.worker AND {alive}
+    )
+)
+SELECT <session_columns>
+FROM dead d JOIN tertulia.held h USING (worker) JOIN tertulia.sessions s ON s.key = h.session
+WHERE s.holder = d.worker AND s.open_turn IS NOT NULL AND s.status <> 'deleted'
+LIMIT $1
+
+-- name: take_seat
+-- (nothing is written where it is mine, or cannot be; it need not survive a crash)
+WITH seen AS MATERIALIZED (
+    SELECT s.worker FROM tertulia.seats s WHERE s.place = $1 AND (
+        s.worker = $2 OR s.worker IS DISTINCT FROM $3 AND EXISTS (
+            SELECT 1 FROM tertulia.workers w WHERE w.worker = s.worker AND {alive}
+        )
+    )
+), taken AS (
+    INSERT INTO tertulia.seats AS s (place, worker)
+    SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true)
+    WHERE NOT EXISTS (SELECT 1 FROM seen)
+    ON CONFLICT (place) DO UPDATE SET worker = CASE
+        WHEN s.worker IS DISTINCT FROM $3 AND EXISTS (
+            SELECT 1 FROM tertulia.workers w WHERE w.worker = s.worker AND {alive}
+        ) THEN s.worker
+        ELSE excluded.worker
+    END
+    RETURNING worker
+)
+SELECT worker FROM seen UNION ALL SELECT worker FROM taken
+
+-- name: leave_seat
+DELETE FROM tertulia.seats WHERE place = $1 AND worker = $2
+
+-- name: drop_seats
+-- (of those that are gone, or have said nothing for an hour)
+WITH RECURSIVE sitting (worker) AS (
+    (SELECT worker FROM tertulia.seats ORDER BY worker LIMIT 1)
+    UNION ALL
+    SELECT (SELECT worker FROM tertulia.seats WHERE worker > s.worker ORDER BY worker LIMIT 1)
+    FROM sitting s WHERE s.worker IS NOT NULL
+), gone AS MATERIALIZED (
+    SELECT s.worker FROM sitting s WHERE s.worker IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM tertulia.workers w
+        WHERE w.worker = s.worker AND w.heartbeat > clock_timestamp() - interval '1 hour'
+    )
+)
+DELETE FROM tertulia.seats WHERE place IN (
+    SELECT place FROM gone JOIN tertulia.seats USING (worker) LIMIT $1
+)
+
+-- name: drop_workers
+DELETE FROM tertulia.workers WHERE worker IN (
+    SELECT worker FROM tertulia.workers
+    WHERE heartbeat < clock_timestamp() - interval '1 day' LIMIT $1
+)
+
+-- name: durability
+SELECT current_setting('synchronous_commit'),
+    coalesce(nullif(current_setting('synchronous_standby_names'), ''), 'none'),
+    current_setting('fsync'), current_setting('full_page_writes'),
+    current_setting('server_version')
 
 -- name: notify
 SELECT pg_notify('tertulia', $1)
@@ -47,12 +141,18 @@ SELECT to_regclass('tertulia.meta') IS NOT NULL
 -- name: meta
 SELECT name, value FROM tertulia.meta
 
--- name: set_version
-INSERT INTO tertulia.meta (name, value) VALUES ('version', $1)
+-- name: set_meta
+INSERT INTO tertulia.meta (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
 -- name: lock_migrations
 SELECT pg_advisory_xact_lock(x'54455254'::bigint)
+
+-- name: hold_entrance
+SELECT pg_advisory_xact_lock_shared(x'54455255'::bigint)
+
+-- name: close_entrance
+SELECT pg_advisory_xact_lock(x'54455255'::bigint)
 
 -- name: has_vectors
 SELECT to_regtype('vector') IS NOT NULL
