@@ -13,6 +13,11 @@ def store() -> str:
     return os.environ.get("TERTULIA_STORE") or "memory:"
 
 
+def bus() -> str:
+    """The address of the default bus: ``TERTULIA_BUS``, else that of one process."""
+    return os.environ.get("TERTULIA_BUS") or "local:"
+
+
 def model() -> Any:
     """The default model: what was configured, else ``TERTULIA_MODEL``."""
     return _model[0] if _model else os.environ.get("TERTULIA_MODEL") or None

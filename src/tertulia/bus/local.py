@@ -96,6 +96,14 @@ class LocalBus:
     def publish(self, *events: BusEvent) -> int:
         return len(self._publish(*events))
 
+    def deliver(self, *events: BusEvent) -> None:
+        """Publish what came from another process, on a thread whose loop is no listener's."""
+        self._publish(*events, here=False)
+
+    def clients(self) -> set[str]:
+        """The clients to whose events somebody listens; "*" may be among them."""
+        return self._registry.clients()
+
     def wants(self, client_id: str, topic: str) -> bool:
         return bool(self._registry.find(client_id, topic))
 
@@ -134,7 +142,7 @@ class LocalBus:
             raise InvalidInput(f"size is a whole number from 1 to {MAX_SIZE}, not {size!r}")
         return Mailbox(self._registry, check_listened(client_id), pattern, size)
 
-    def _publish(self, *events: BusEvent) -> list[Mailbox]:
+    def _publish(self, *events: BusEvent, here: bool = True) -> list[Mailbox]:
         """Put events into the mailboxes that want them, and wake the runners that rest."""
         registry = self._registry
         given: list[Mailbox] = []
@@ -145,7 +153,7 @@ class LocalBus:
                 given += found
                 resting += [mailbox for mailbox in found if mailbox.put(event)]
         if resting:
-            running = running_loop()
+            running = running_loop() if here else None
             for mailbox in resting:
                 mailbox.runner.wake(running)
         registry.attend()

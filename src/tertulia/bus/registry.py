@@ -30,6 +30,11 @@ class Registry:
         with self.lock:
             return sum(len(each) for each in self._open.values())
 
+    def clients(self) -> set[str]:
+        """The clients that the mailboxes are for, or "*"."""
+        with self.lock:
+            return set(self._open)
+
     def add(self, mailbox: Mailbox) -> None:
         """Let a mailbox take part. Raises UsageError when the bus is closed."""
         with self.lock:
