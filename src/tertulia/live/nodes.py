@@ -11,6 +11,7 @@ from weakref import ref
 
 from tertulia.errors import UsageError
 from tertulia.live.inbox import SIZE, Inbox, Overflow
+from tertulia.live.losing import lost_by
 from tertulia.wire.events import LiveEvent, LLMRequest, Severity, UserInterrupt
 
 if TYPE_CHECKING:
@@ -261,6 +262,8 @@ class Node:
 
     async def _failed(self, error: BaseException, where: str, **more: Any) -> None:
         """Tell of an exception; the node and its siblings go on."""
+        if lost_by(self.session, error):
+            return
         _log.error("%s.%s failed", self.name, where, exc_info=error)
         kind = type(error).__name__
         await self.session.report(

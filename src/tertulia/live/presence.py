@@ -81,6 +81,11 @@ class Presence:
         waits = session.settings.resume_for if seconds is None else seconds
         self._leaving = loop.call_later(waits, session.finish, "the client did not come back")
 
+    def leave(self, code: int, reason: str) -> None:
+        """Close the connection, if there is one, and know nothing of it any more."""
+        self.close(code, reason)
+        self.link = None
+
     def stay(self) -> None:
         """Nobody waits any more for the client to come back."""
         if self._leaving is not None:

@@ -24,6 +24,7 @@ from tertulia.errors import (
     InvalidInput,
     RetentionRefused,
     SessionNotFound,
+    StaleWriter,
     TurnTimeout,
     UsageError,
 )
@@ -88,6 +89,16 @@ class Scribe:
         self._owed: list[Said] = []
         """What was said in a turn, and is yet to become a message."""
         self._settling: asyncio.Task[None] | None = None
+        self._stopped: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """Write nothing more, and ask the turn that runs to stop. Whoever wants something written
+        gets StaleWriter."""
+        self._stopped = reason
+        self._owed.clear()
+        turn: Turn | None = self._conversation.turn
+        if turn is not None:
+            turn.request_stop(reason)
 
     async def note(self, kind: str, body: dict[str, Any]) -> int:
         """Log a fact about the connection, and return its position.
@@ -214,6 +225,8 @@ class Scribe:
     async def _appended(self, build: Callable[[Draft], Awaitable[T]], how: How | None) -> T:
         conversation = self._conversation
         while True:
+            if self._stopped is not None:
+                raise StaleWriter(self._stopped, session_id=self._session.id)
             turn: Turn | None = conversation.turn
             if turn is not None and not turn.closed:
                 try:

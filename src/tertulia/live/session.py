@@ -21,6 +21,7 @@ from tertulia.live.hooks import Handler, Hooks
 from tertulia.live.inlet import Inlet
 from tertulia.live.interrupts import interrupt
 from tertulia.live.link import Link
+from tertulia.live.losing import lost_by
 from tertulia.live.nodes import Node, being_cancelled, current_session
 from tertulia.live.presence import Presence
 from tertulia.live.scribe import CONTEXT_KEY, Scribe
@@ -99,6 +100,8 @@ class AgentSession:
         """Called once the session has come to its end."""
         self.reason: str | None = None
         """Why the session is complete, once it is."""
+        self.lost = False
+        """Whether another worker may go on with it: nothing is written here any more."""
         self._checking = checking
         self._hooks = Hooks(self)
         self.plan: tuple[Node, ...] = ()
@@ -311,6 +314,8 @@ class AgentSession:
 
     def fail(self, error: BaseException) -> None:
         """The log cannot be written: nothing that comes could be kept."""
+        if lost_by(self, error):
+            return
         _log.error("live session %s failed", self.session_id, exc_info=error)
         self.close_link(links.FAILED, "the session cannot be kept: come back later")
         self.finish(f"failed: {type(error).__name__}")
@@ -358,7 +363,8 @@ class AgentSession:
                 await asyncio.wait_for(self.sink.idle(), 5.0)
             await self._hooks.close()
             self.sink.stop()
-            await self._close_log()
+            if not self.lost:
+                await self._close_log()
         finally:
             self.presence.close(links.NORMAL, (self.reason or "")[:100])
             self.presence.link = None
@@ -395,6 +401,8 @@ class AgentSession:
 
     def note_soon(self, kind: str, body: dict[str, Any]) -> None:
         """Log a fact, and what the context is now, without waiting for it."""
+        if self.lost:
+            return
         self._later(self.scribe.note(kind, body))
         self._later(self._save_context())
 
@@ -424,6 +432,8 @@ class AgentSession:
         except StoreError as error:
             self.fail(error)
         except AgentError as error:
+            if self.lost:
+                return
             _log.error("the context of %s is not kept", self.session_id, exc_info=error)
         finally:
             self._saving = None
@@ -454,7 +464,8 @@ class AgentSession:
             try:
                 await work
             except AgentError as error:
-                _log.error("the log of %s was not written", self.session_id, exc_info=error)
+                if not self.lost:
+                    _log.error("the log of %s was not written", self.session_id, exc_info=error)
 
         task = asyncio.get_running_loop().create_task(run())
         _tasks.add(task)

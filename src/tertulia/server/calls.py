@@ -14,9 +14,10 @@ from tertulia.errors import InvalidFrame
 from tertulia.live.link import REPLACED, Link
 from tertulia.live.session import AgentSession
 from tertulia.runtime import Runtime
+from tertulia.server.asgi import Receive, Scope, Send
 from tertulia.server.hub import Hub
 from tertulia.server.limits import Limits
-from tertulia.server.socket import LiveSocket, Receive, Scope, Send
+from tertulia.server.socket import LiveSocket
 from tertulia.wire.events import AgentErrorEvent, AgentSpeak, EndCall, LiveEvent, SystemInit
 from tertulia.wire.relay import BY_CARRIER, Relay
 

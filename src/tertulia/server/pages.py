@@ -36,6 +36,7 @@ _COUNTERS = {
     "connections": "connections since the start",
     "sessions": "live sessions since the start",
     "resumed": "times that a client came back to its session",
+    "carried": "connections that were carried to another worker",
     "refused": "connections that were not let in",
     "bad_frames": "frames that could not be understood",
     "too_slow": "connections closed because the client did not read",
@@ -114,7 +115,11 @@ async def forbidden(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _why_not(hub: Hub) -> str | None:
-    return "the server shuts down" if hub.stopping else hub.not_ready
+    if hub.stopping:
+        return "the server shuts down"
+    if hub.lapsed:
+        return "the server has lost its store: its lease has run out"
+    return hub.not_ready
 
 
 def _metrics(app: AgentApp) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tertulia.errors import (
     AgentError,
@@ -19,6 +19,16 @@ from tertulia.live import link as links
 from tertulia.live.link import Link
 from tertulia.live.session import AgentSession
 from tertulia.runtime import Runtime
+from tertulia.server import carrying
+from tertulia.server.asgi import (
+    Message,
+    Receive,
+    Scope,
+    Send,
+    frame_of,
+    send_close,
+    send_frame,
+)
 from tertulia.server.auth import Authenticator, token_of
 from tertulia.server.frames import Codec, error_event, fault_of
 from tertulia.server.handshake import Gone, Refused, reason_of, with_query
@@ -27,9 +37,8 @@ from tertulia.server.limits import Limits, Pace
 from tertulia.server.protocol import EXTENSION
 from tertulia.wire.events import LiveEvent, SystemInit
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+if TYPE_CHECKING:
+    from tertulia.cluster.channels import Channel
 
 _log = logging.getLogger("tertulia.server")
 
@@ -55,6 +64,7 @@ class LiveSocket:
         limits: Limits,
         user_of: Callable[[SystemInit], str | None] | None = None,
         once: bool = False,
+        carried: bool = False,
     ) -> None:
         self._hub = hub
         self._runtime = runtime
@@ -64,6 +74,8 @@ class LiveSocket:
         self._user_of = user_of
         self._once = once
         """The connection does not come back: its loss is the end of the session."""
+        self._carried = carried
+        """Another worker has the connection, and brought it here: it is not carried further."""
         self._early: list[LiveEvent] = []
         self._writes: Callable[[bytes | str], bool] | None = None
         self._after: int | None = None
@@ -81,14 +93,19 @@ class LiveSocket:
         hub.counts.connections += 1
         try:
             self._check_room()
-            link, session = await self._opened(scope, receive, send)
+            link = Link()
+            found = await self._opened(scope, receive, send, link)
         except Refused as refused:
             hub.counts.refused += 1
-            await _close(send, refused.code, refused.reason)
+            await send_close(send, refused.code, refused.reason)
         except Gone:
             pass  # the client left before there was a session
         else:
-            await self._serve(session, link, receive, send)
+            if isinstance(found, AgentSession):
+                await self._serve(found, link, receive, send)
+            else:
+                hub.counts.carried += 1
+                await carrying.carry(found, receive, send)
         finally:
             hub.connections -= 1
 
@@ -97,13 +114,15 @@ class LiveSocket:
     def _check_room(self) -> None:
         if self._hub.stopping:
             raise Refused(links.RESTARTING, "the server restarts: come back")
+        if self._hub.lapsed:
+            raise Refused(links.RESTARTING, "the server has lost its store: come back")
         if self._hub.connections > self._limits.connections:
             raise Refused(links.TOO_SLOW, "too many connections: come back later")
 
     async def _opened(
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> tuple[Link, AgentSession]:
-        """The session that the client wants. Raises Refused."""
+        self, scope: Scope, receive: Receive, send: Send, link: Link
+    ) -> AgentSession | Channel:
+        """The session that the client wants, or the way to it. Raises Refused."""
         token = token_of(scope["headers"], scope["query_string"])
         user, known = None, self._authenticator is None
         if not known and token is not None:
@@ -117,11 +136,10 @@ class LiveSocket:
             user = self._who(init.token)
         if self._user_of is not None:
             user = self._user_of(init)
-        link = Link()
         try:
             asked = with_query(init, scope["query_string"])
             self._after = asked.after
-            return link, await self._hub.enter(self._runtime, asked, link, user_id=user)
+            return await self._entered(asked, link, user)
         except InvalidInput as error:
             raise Refused(links.INVALID, str(error)) from error
         except SessionError as error:
@@ -131,6 +149,20 @@ class LiveSocket:
             raise Refused(
                 links.FAILED, "the session could not be opened: come back later"
             ) from error
+
+    async def _entered(
+        self, asked: SystemInit, link: Link, user: str | None
+    ) -> AgentSession | Channel:
+        """The session here, or a channel to the worker where it is."""
+
+        async def enter() -> AgentSession:
+            return await self._hub.enter(
+                self._runtime, asked, link, user_id=user, by_force=self._once
+            )
+
+        cluster = None if self._carried else self._runtime.cluster
+        first = self._codec.encode(asked) or b""
+        return await carrying.find(enter, cluster, carrying.packed_head(user, first))
 
     def _who(self, token: str | None) -> str | None:
         if self._authenticator is None:
@@ -194,11 +226,8 @@ class LiveSocket:
                 code = message.get("code", 1005)
                 return f"closed with {code}", code == links.NORMAL and link.closed is None
             await self._pace.keep()
-            data = message.get("bytes")
-            if data is None:
-                data = message.get("text", "")
             try:
-                events = self._codec.decode(data)
+                events = self._codec.decode(frame_of(message))
             except InvalidFrame as error:
                 await self._bad_frame(error, session, link)
                 continue
@@ -241,13 +270,13 @@ class LiveSocket:
                     continue
                 link.writing = True
                 if data is not None:
-                    await _send(send, data)
+                    await send_frame(send, data)
                 link.writing = False
             code, reason = link.closed or (links.NORMAL, "")
             if code == links.TOO_SLOW:
                 self._hub.counts.too_slow += 1
             async with asyncio.timeout(self._limits.close_in):
-                await _close(send, code, reason)
+                await send_close(send, code, reason)
         except OSError:
             link.close(links.NORMAL, "the connection is gone")  # the reader is told so too
 
@@ -269,12 +298,11 @@ class LiveSocket:
 
     # -- frames before there is a session
 
-    async def _events(self, message: MutableMapping[str, Any], send: Send) -> list[LiveEvent]:
+    async def _events(self, message: Message, send: Send) -> list[LiveEvent]:
         if message["type"] == "websocket.disconnect":
             raise Gone
-        data = message.get("bytes")
         try:
-            return self._codec.decode(message.get("text", "") if data is None else data)
+            return self._codec.decode(frame_of(message))
         except InvalidFrame as error:
             await self._refuse(error, send)
             return []
@@ -284,20 +312,4 @@ class LiveSocket:
             raise Refused(_TOO_MANY_BAD, _ONLY_BAD)
         data = self._codec.refuse(error)
         if data is not None:
-            await _send(send, data)
-
-
-async def _send(send: Send, data: bytes | str) -> None:
-    if isinstance(data, str):
-        await send({"type": "websocket.send", "text": data})
-    else:
-        await send({"type": "websocket.send", "bytes": data})
-
-
-async def _close(send: Send, code: int, reason: str) -> None:
-    await send({"type": "websocket.close", "code": code, "reason": _short(reason)})
-
-
-def _short(reason: str) -> str:
-    """A reason as long as a close frame may have it."""
-    return reason.encode()[:120].decode(errors="ignore")
+            await send_frame(send, data)

@@ -21,11 +21,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from tertulia.errors import ConfigurationError, InvalidInput
 from tertulia.runtime import Runtime
+from tertulia.server.asgi import Receive, Scope, Send
 from tertulia.server.calls import CallSocket
 from tertulia.server.hub import Hub
 from tertulia.server.limits import Limits
 from tertulia.server.origins import is_loopback
-from tertulia.server.socket import Receive, Scope, Send
 from tertulia.wire.events import SystemInit
 from tertulia.wire.voice import hangup_response, signed, transfer_response, voice_response
 
