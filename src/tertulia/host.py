@@ -14,7 +14,7 @@ from tertulia.pruning import Condensed, Judged
 from tertulia.stores.base import LogStore
 
 if TYPE_CHECKING:
-    from tertulia.cluster import Cluster
+    from tertulia.cluster.cluster import Cluster
     from tertulia.gate import Slots
 
 

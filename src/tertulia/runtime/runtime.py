@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary, ref
 
 from tertulia import doors, housekeeping, settings, stores
 from tertulia import host as hosts
+from tertulia.bus.opening import open_bus
 from tertulia.clock import Clock, Ids, SystemClock, SystemIds
 from tertulia.conversation import Conversation
 from tertulia.errors import ForkedRuntimeError, InvalidInput, SessionNotFound, UsageError
@@ -23,10 +24,11 @@ from tertulia.runtime.listing import SessionInfo, info_of
 from tertulia.session import Session
 from tertulia.stores import SQLiteStore, open_store, sqlite
 from tertulia.stores.base import LogStore, SessionStore, StoreStats
+from tertulia.stores.clustering import Clustered
 
 if TYPE_CHECKING:
     from tertulia.bus import Bus
-    from tertulia.cluster import Cluster
+    from tertulia.cluster.cluster import Cluster
     from tertulia.memory import Memory, MemoryService
     from tertulia.stores.sqlite import maintenance
     from tertulia.swarm import ClientSession, SessionConnectionService, Swarm
@@ -72,7 +74,7 @@ class Runtime:
         self._unwritten: dict[tuple[str, str | None, str | None, str], Any] = {}
         self._tokens: list[Any] = []
         self._finder: MemoryService | None = None
-        self._bus = self._opened_bus(bus)
+        self._bus = bus_of(bus, self._clock)
         self._cluster = self._joinable()
         self._clients: SessionConnectionService | None = None
         if not isinstance(swarms, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -154,24 +156,21 @@ class Runtime:
 
     # -- other processes
 
-    def _opened_bus(self, bus: Bus | str | None) -> Bus | None:
-        """The bus that was given, or whose address was; None for that of this process alone."""
-        if bus is not None and not isinstance(bus, str):
-            return bus
-        return None
-
     def _joinable(self) -> Cluster | None:
-        return None
+        if not isinstance(self._store, Clustered):
+            return None
+        from tertulia.cluster.cluster import Cluster
+
+        cluster = Cluster(self._store, getattr(self._bus, "connection", None))
+        mine = ref(self)
+        cluster.on_lapse(lambda lapsed: _stop_turns(mine()) if lapsed else None)
+        return cluster
 
     # -- clients of swarms
 
     @property
     def bus(self) -> Bus:
         """Carries what happens to clients to those who listen."""
-        if self._bus is None:
-            from tertulia.bus import LocalBus
-
-            self._bus = LocalBus(clock=self._clock)
         return self._bus
 
     @property
@@ -317,9 +316,9 @@ class Runtime:
         """Dispose the client sessions, then close the bus."""
         if self._clients is not None:
             await self._clients.close()
-        if self._bus is not None and doors.current_loop() is not None:
+        if doors.current_loop() is not None:
             await self._bus.aclose()
-        elif self._bus is not None:
+        else:
             self._bus.close()
 
     async def __aenter__(self) -> Self:
@@ -351,6 +350,13 @@ def as_store(store: str | LogStore | SessionStore | None) -> LogStore:
     raise InvalidInput(
         f"{store!r} is no store; pass an address like sqlite:///x.db, a store, or a SessionStore"
     )
+
+
+def bus_of(bus: Bus | str | None, clock: Clock) -> Bus:
+    """The bus that is meant. Raises ConfigurationError, and MissingExtra."""
+    if bus is None or isinstance(bus, str):
+        return open_bus(settings.bus() if bus is None else bus, clock)
+    return bus
 
 
 def slots_of(max_turns: int | None) -> Slots | None:

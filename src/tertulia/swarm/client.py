@@ -112,8 +112,7 @@ class ClientSession:
         """
         request = self._request(message, mode)
         options = {"metadata": metadata, "idempotency_key": idempotency_key, "timeout": timeout}
-        plan = await self._desk.prepare(request, options)
-        return plan if isinstance(plan, Answer) else await self._desk.run(plan)
+        return await self._desk.execute(request, options)
 
     def stream(
         self, message: str | MessageLike, mode: Mode = "user", **options: Any
@@ -124,20 +123,27 @@ class ClientSession:
         not leave: without a `chunk_window` an answer comes whole. Options are those of `execute`.
         """
         self._desk.life.check()
-        return ClientStream(self._desk, self._request(message, mode), options)
+        return self._streamed(self._request(message, mode), options)
 
     async def resume(self) -> Answer:
         """Go on with the turn that waits for an approval, or that a dead process left open."""
-        await self._desk.begin()
-        return await self._desk.run(self._desk.driver._plan(self.session, None, {}, floor=True))  # pyright: ignore[reportPrivateUsage]
+        desk = self._desk
+        answer = await desk.seat.answer(desk.call("resume"))
+        if answer is not None:
+            return answer
+        await desk.begin()
+        return await desk.run(desk.driver._plan(self.session, None, {}, floor=True))  # pyright: ignore[reportPrivateUsage]
 
     async def cancel(self) -> bool:
         """Stop the running turn; whoever waits for its answer gets one of the kind ``cancelled``.
 
         Those that wait behind it go on. What it did in the world stays in the history. False
-        where no turn of this object runs.
+        where no turn of this object runs, nor one at the worker that serves the client.
         """
         self._desk.life.check()
+        elsewhere = await self._desk.seat.cancel(self._desk.call("cancel"))
+        if elsewhere is not None:
+            return elsewhere
         stopped = self._desk.life.stop_current("the client session cancelled it")
         if stopped is None:
             return False
@@ -153,6 +159,9 @@ class ClientSession:
         said. Raises PolicyError, and what a connector raises, after the others were told.
         """
         said = _text(text, "the message")
+        answer = await self._desk.seat.answer(self._desk.call("emit", text=said))
+        if answer is not None:
+            return answer
         await self._desk.begin()
         return await self._desk.outlet.emit(said)
 
@@ -162,6 +171,9 @@ class ClientSession:
         Raises NotConnected where nobody is; else as `emit`.
         """
         said = _text(text, "the notice")
+        answer = await self._desk.seat.answer(self._desk.call("notify", text=said))
+        if answer is not None:
+            return answer
         await self._desk.begin()
         return await self._desk.outlet.notify(said)
 
@@ -283,6 +295,9 @@ class ClientSession:
     async def _let_go(self) -> None:
         if self._desk.life.let_go():
             await self._desk.life.dispose()
+
+    def _streamed(self, request: Message, options: Mapping[str, Any]) -> ClientStream:
+        return ClientStream(self._desk, request, options)
 
     def _request(self, message: str | MessageLike, mode: Mode) -> Message:
         given = parse({"role": "user", "content": message} if isinstance(message, str) else message)

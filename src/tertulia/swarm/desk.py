@@ -33,6 +33,8 @@ from tertulia.swarm.navigation import Navigator
 from tertulia.swarm.outlet import Outlet
 from tertulia.swarm.oversight import SwarmOversight, inside
 from tertulia.swarm.pacing import Paced
+from tertulia.swarm.parcels import Call, Op
+from tertulia.swarm.seating import Seat
 from tertulia.swarm.stepping import within
 from tertulia.swarm.swarm import Swarm
 from tertulia.turns import own_turn
@@ -89,6 +91,7 @@ class Desk:
         self.feed.attach(self.conversation)
         self.guard = Guard(swarm, client_id, session, host, bus, self.feed)
         self.life = Life(self, forget)
+        self.seat = Seat(self)
         self.navigator = Navigator(swarm, session)
         self.outlet = Outlet(self)
         self.owned: list[Subscription] = []
@@ -138,6 +141,8 @@ class Desk:
                 "not needed any more"
             )
         self.outlet.connect(send)
+        if self.host.cluster is not None and current_loop() is not None:
+            self.start(self.seat.relay(send))
         return send
 
     def disconnect(self, send: Send) -> None:
@@ -215,6 +220,20 @@ class Desk:
             told = {"message": request.text, "mode": (request.metadata or {}).get("mode")}
             await self.life.call("on_execute", self.feed.event("session", "execute", input=told))
         return verdict
+
+    def call(self, op: Op, **said: Any) -> Call:
+        """A call for the worker that serves this client."""
+        return Call(op=op, swarm=self.swarm.name, client_id=self.client_id, **said)
+
+    async def execute(self, request: Message, options: Mapping[str, Any]) -> Answer:
+        """What the client gets for a request, from whoever serves it."""
+        self.life.check()
+        given = {key: value for key, value in options.items() if value is not None}
+        answer = await self.seat.answer(self.call("execute", request=request, options=given))
+        if answer is not None:
+            return answer
+        plan = await self.prepare(request, options)
+        return plan if isinstance(plan, Answer) else await self.run(plan)
 
     async def prepare(self, request: Message, options: Mapping[str, Any]) -> Plan | Answer:
         """The turn of a request that was admitted; where it is refused, what the client gets.

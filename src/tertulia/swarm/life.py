@@ -294,6 +294,8 @@ class Life:
                 await desk.bus.drain(HANDING, client_id=desk.client_id)
                 await self._last_calls_in_time(event)
             await desk.session.close()
+            if not self.closed:  # the seats of a worker that goes are free
+                await desk.seat.leave()
         finally:
             _ending.reset(token)
             desk.release()

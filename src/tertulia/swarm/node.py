@@ -110,6 +110,7 @@ class SwarmNode(AgentNode):
         desk = self._desk = client._desk  # pyright: ignore[reportPrivateUsage]
         desk.life.hold()
         self._voice = desk.join(Voice(desk, self))
+        await desk.seat.claim()
         self.agent = desk.driver
         await desk.begin()
         return desk

@@ -28,8 +28,10 @@ from tertulia.session import Session
 from tertulia.swarm.answer import Answer
 from tertulia.swarm.client import ClientSession, Mode, named
 from tertulia.swarm.connecting import Connector, Send
+from tertulia.swarm.counter import Counter
 from tertulia.swarm.feed import Feed
 from tertulia.swarm.guard import note_beside
+from tertulia.swarm.parcels import KIND
 from tertulia.swarm.swarm import Swarm
 from tertulia.swarm.verdicts import ban_event, ban_told
 
@@ -54,6 +56,8 @@ class SessionConnectionService:
             self._take(swarm)
         for swarm in self.swarms.values():
             swarm.join(self)
+        if host.cluster is not None:
+            host.cluster.serve(KIND, Counter(self).serve)
 
     def add(self, swarm: Swarm) -> None:
         """Serve one more swarm; one that is served already is no error.

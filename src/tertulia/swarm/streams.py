@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +14,7 @@ from tertulia.errors import TurnInterrupted, UsageError
 from tertulia.messages import Message
 from tertulia.policies import Verdict
 from tertulia.swarm.answer import Answer, answer_of
+from tertulia.swarm.parcels import Answered, Happened
 
 if TYPE_CHECKING:
     from tertulia.swarm.desk import Desk
@@ -93,6 +95,16 @@ async def _events(
 
     It does not know the `ClientStream`, so that one that is dropped ends its turn at once.
     """
+    given = {key: value for key, value in options.items() if value is not None}
+    call = desk.call("stream", request=request, options=given)
+    async with aclosing(desk.seat.tell(call)) as telling:
+        async for told in telling:
+            if isinstance(told, Happened):
+                yield told.event
+            elif isinstance(told, Answered):
+                answers.append(told.answer())
+    if answers:
+        return
     plan = await desk.prepare(request, options)
     if isinstance(plan, Answer):
         answers.append(plan)
