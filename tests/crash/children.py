@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tests.nursery import Fork
+
 PROGRAMS = Path(__file__).parent / "programs"
-ROOT = Path(__file__).parent.parent.parent
 
 
 class Child:
     """A program of the folder `programs` in a process of its own."""
 
     def __init__(self, program: str, *arguments: object) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))},
-        )
+        self._process = Fork([str(PROGRAMS / f"{program}.py"), *map(str, arguments)])
 
     @property
     def pid(self) -> int:
@@ -40,14 +32,13 @@ class Child:
 
     def tell(self, line: str = "go on") -> None:
         """Say a line to it."""
-        pipe = self._pipe(self._process.stdin)
-        pipe.write(f"{line}\n")
-        pipe.flush()
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
 
     def stop(self) -> None:
         """SIGSTOP; it stands still when this returns."""
         self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        self._process.wait_stopped()
 
     def go_on(self) -> None:
         """SIGCONT."""
@@ -73,10 +64,7 @@ class Child:
 
     def clean_up(self) -> None:
         """Leave no process and no pipe behind."""
-        self.kill_only()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
+        self._process.close()
 
     def _pipe(self, pipe: IO[str] | None) -> IO[str]:
         if pipe is None:
