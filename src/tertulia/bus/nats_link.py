@@ -81,7 +81,10 @@ class Link:
         return True
 
     async def publish(self, subject: str, data: bytes, reply: str) -> None:
-        """Hand on a message; waits while the server does not read. Raises errors of nats-py."""
+        """Hand on a message; waits while the server does not read. Raises errors of nats-py.
+
+        What nats-py waits for here cannot be cancelled, but `abort` ends it.
+        """
         await self._client.publish(subject, data, reply)
 
     async def subscribe(self, subject: str, heard: Heard) -> Any:
@@ -112,13 +115,14 @@ class Link:
     async def close(self, *, at_once: bool) -> None:
         """Let go of the connection and of every task of it; what waits is sent if it can be."""
         if at_once:
-            self._abort()
+            self.abort()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._client.close(), CLOSING)
-        self._abort()
+        self.abort()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
         """Close the socket, also where the server does not read; nats-py has no way to say so."""
+        self._ended = True
         transport = getattr(self._client, "_transport", None)
         writer = getattr(transport, "_io_writer", None)
         if writer is not None:

@@ -10,6 +10,10 @@ MAX_MESSAGES = 50_000
 MAX_BYTES = 8 * 1024 * 1024
 """How much may wait; what comes then is refused."""
 
+BATCH = 256
+BATCH_BYTES = 64 * 1024
+"""How much is taken at once: a batch that is larger ends with what made it so."""
+
 Message = tuple[str, bytes, str]
 Item = Message | int
 
@@ -67,14 +71,18 @@ class Outbox:
             if self._serving:
                 self._append(number)
 
-    def take(self, most: int) -> list[Item]:
+    def take(self) -> list[Item]:
         """What is to be sent next; after an empty list, whatever comes wakes the taker."""
+        taken: list[Item] = []
+        size = 0
         with self._lock:
-            taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-            for item in taken:
+            while self._items and len(taken) < BATCH and size < BATCH_BYTES:
+                item = self._items.popleft()
+                taken.append(item)
                 if not isinstance(item, int):
+                    size += len(item[1])
                     self._messages -= 1
-                    self._bytes -= len(item[1])
+            self._bytes -= size
             self._awake = bool(taken)
             return taken
 

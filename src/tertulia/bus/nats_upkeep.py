@@ -22,10 +22,8 @@ REMIND = 60.0
 """Seconds after which it is said again why there is no connection."""
 LOOK = 0.5
 """Seconds between two looks whether nats-py has lost the connection without saying so."""
-BATCH = 256
-"""Messages that are sent before what came is heard."""
-LEAVING = 4.0
-"""Seconds that closing may take."""
+LEAVING = 1.0
+"""Seconds in which what waits has to be sent when it is closed."""
 
 log = logging.getLogger("tertulia.nats")
 
@@ -47,6 +45,7 @@ class Upkeep:
         self._stop = asyncio.Event()
         self._mine: set[asyncio.Task[Any] | None] = set()
         self._main: asyncio.Task[Any] | None = None
+        self._link: Link | None = None
         self._connected = False
         self._said = ("", 0.0)
 
@@ -83,9 +82,12 @@ class Upkeep:
         self._bell.set()
         if self._main is None:
             return
-        if not self._connected:
-            self._main.cancel()
-        await asyncio.wait({self._main}, timeout=LEAVING)
+        if self._connected:
+            await asyncio.wait({self._main}, timeout=LEAVING)
+        if self._link is not None:
+            self._link.abort()
+        self._main.cancel()
+        await asyncio.wait({self._main})
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._bell.set()
@@ -93,7 +95,7 @@ class Upkeep:
 
     async def _try(self, server: str) -> None:
         """Connect to a server, and use the connection until it is lost, or to the end."""
-        link = Link(self._address, server, self._bell.set)
+        link = self._link = Link(self._address, server, self._bell.set)
         try:
             if await link.connect():
                 await self._serve(link, server)
@@ -127,7 +129,7 @@ class Upkeep:
     async def _send(self, link: Link) -> None:
         while not link.over:
             self._bell.clear()
-            batch = self.outbox.take(BATCH)
+            batch = self.outbox.take()
             if not batch:
                 if self._stop.is_set():
                     return
@@ -139,6 +141,9 @@ class Upkeep:
     async def _do(self, link: Link, item: Item) -> None:
         if isinstance(item, int):
             await self._see_to(link, item)
+            return
+        if link.over:
+            self.outbox.drop()
             return
         try:
             await link.publish(*item)
