@@ -45,7 +45,9 @@ class Terminal:
 
 
 @contextmanager
-def on_terminal(program: Program, *words: str, **env: str) -> Generator[Terminal]:
+def on_terminal(
+    program: Program, *words: str, terminal: str = "dumb", **env: str
+) -> Generator[Terminal]:
     """Start the program on a terminal of its own; it is killed at the end of the block."""
     screen, keyboard = pty.openpty()
     process = subprocess.Popen(
@@ -54,7 +56,7 @@ def on_terminal(program: Program, *words: str, **env: str) -> Generator[Terminal
         stdout=keyboard,
         stderr=keyboard,
         cwd=program.folder,
-        env=environment(program.folder, TERM="dumb", **env),
+        env=environment(program.folder, TERM=terminal, **env),
     )
     try:
         yield Terminal(process, screen)

@@ -53,7 +53,8 @@ store_option = click.option(
     "--store",
     metavar="URL",
     callback=_chosen,
-    help="The store, as in sqlite:///relative.db or sqlite:////absolute.db.",
+    help="The store, as in sqlite:///relative.db, sqlite:////absolute.db or "
+    "postgresql://user@host/database.",
 )
 app_option = click.option(
     "--app",
@@ -106,6 +107,11 @@ def found(url: str, *, make: bool = False) -> LogStore:
     elif not make and hasattr(store, "make_tables"):
         cast("Any", store).make_tables = False
     return store
+
+
+def is_database(url: str) -> bool:
+    """Whether an address is that of a PostgreSQL database."""
+    return url.partition(":")[0] in {"postgresql", "postgres"}
 
 
 def check_file(file: Path) -> None:

@@ -22,6 +22,11 @@ from tertulia.stores.sqlite.maintenance import Checkup
 
 BAD = 1
 """The exit status when something is not as it should be."""
+DUMP = "pg_dump copies a database while it is used, and pg_basebackup a whole server"
+LOAD = (
+    "load a dump with pg_restore into an empty database while no worker uses it, and then erase "
+    "again what was erased since the dump"
+)
 
 file_argument = click.Path(dir_okay=False, path_type=Path)
 
@@ -31,7 +36,7 @@ file_argument = click.Path(dir_okay=False, path_type=Path)
 @places.store_option
 def backup(file: Path, store: str) -> None:
     """Copy the store, which may be in use, to a new FILE, which is a store itself."""
-    source = _file_of(store)
+    source = _file_of(store, DUMP)
     places.check_file(source)
     bar = Bar("backup")
     try:
@@ -50,7 +55,7 @@ def restore(file: Path, yes: bool, store: str) -> None:
 
     What was deleted or erased after the backup is deleted and erased in what is restored.
     """
-    target = _file_of(store)
+    target = _file_of(store, LOAD)
     if not file.exists():
         raise UsageError(f"there is no backup at {file}; name the file that `backup` wrote")
     places.check_file(file)
@@ -79,8 +84,16 @@ def restore(file: Path, yes: bool, store: str) -> None:
 def doctor(sessions: bool, as_json: bool, store: str) -> None:
     """Examine the store: damage, file system, size, the processes that have it open.
 
-    Exit status 1 when something is damaged.
+    Of a database: its version, its size, what an acknowledged commit survives, its workers, and
+    what is yet to be removed. Exit status 1 when something is not as it must be.
     """
+    faults = (_database if places.is_database(store) else _file)(store, sessions, as_json)
+    if faults:
+        click.get_current_context().exit(BAD)
+
+
+def _file(store: str, sessions: bool, as_json: bool) -> list[str]:
+    """Examine and report a file; its faults."""
     file = _file_of(store)
     places.check_file(file)
     found = _examined(file)
@@ -89,14 +102,29 @@ def doctor(sessions: bool, as_json: bool, store: str) -> None:
         texts.print_json({**texts.fields(found), "faults": faults, "notes": list(_notes(found))})
     else:
         _print(found, faults)
-    if faults:
-        click.get_current_context().exit(BAD)
+    return faults
 
 
-def _file_of(store: str) -> Path:
-    """The file of a store, which is named. Raises UsageError where it has none."""
+def _database(store: str, sessions: bool, as_json: bool) -> list[str]:
+    """Examine and report a database; its faults."""
+    from tertulia.cli import database  # needs the driver of databases
+
+    found = database.examined(store)
+    usable = found.schema_version == found.schema_newest
+    faults = [*found.faults, *(_unsound(store) if sessions and usable else [])]
+    database.report(found, faults, as_json)
+    return faults
+
+
+def _file_of(store: str, instead: str = "") -> Path:
+    """The file of a store, which is named. Raises UsageError where it has none.
+
+    `instead` is how that is done with a database.
+    """
     click.echo(f"store: {places.shown(store)}", err=True)
     found = open_store(store)
+    if places.is_database(store):
+        raise UsageError(f"{places.shown(store)} is a database, and no file: {instead}")
     if not isinstance(found, SQLiteStore):
         raise UsageError(f"{places.shown(store)} is no file; name a store like sqlite:///x.db")
     return Path(found.path)
