@@ -19,6 +19,8 @@ class Proxy:
         self._pairs: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._lose_after: bytes | None = None
+        self._flows = asyncio.Event()
+        self._flows.set()
         self.lost = threading.Event()
         started = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(started,), daemon=True)
@@ -31,6 +33,14 @@ class Proxy:
         """Hand on the next request that has `text` in it, and cut where its reply comes."""
         self.lost.clear()
         self._lose_after = text
+
+    def hold(self) -> None:
+        """Hand on nothing, as a network does that is cut somewhere, and close nothing."""
+        self._call(self._flows.clear)
+
+    def let_go(self) -> None:
+        """Hand on what was held, and all that comes."""
+        self._call(self._flows.set)
 
     def cut(self) -> None:
         """Close every connection, at once."""
@@ -97,6 +107,7 @@ class Proxy:
                 if not outward and doomed.is_set():
                     self.lost.set()
                     break
+                await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tertulia import Runtime, doors, open_store
 from tertulia.errors import (
@@ -22,7 +24,17 @@ from tertulia.errors import (
     StoreUnavailable,
     UsageError,
 )
-from tertulia.stores.base import Segment
+from tertulia.stores.base import (
+    Change,
+    Details,
+    Input,
+    Receipt,
+    Request,
+    Segment,
+    SessionRow,
+    SharedWrite,
+)
+from tertulia.stores.memories import MemoryRow, MemoryScope
 from tertulia.stores.postgres import PostgresStore, driver
 from tertulia.testing.store_changes import append, birth, record, seqs, whole
 
@@ -305,6 +317,87 @@ async def test_a_text_that_postgresql_cannot_keep_is_refused_alone(store: Postgr
         await bad
     with pytest.raises(InvalidInput):
         await store.find(None, "\ud800")
+
+
+def nul_in_writes(store: PostgresStore, row: SessionRow) -> Mapping[str, Callable[[], Any]]:
+    """Writes with a NUL in each kind of text, by what it is in."""
+    bad, seq = "a\0b", row.seq + 1
+    share = SharedWrite(scope="app", app=None, user=None, key=bad, value=b"1")
+    request = Request(key=bad, digest=b"d", turn=1, status="done", result=None, time=1)
+    changes: dict[str, Change] = {
+        "id": birth(bad),
+        "app": birth("born", app=bad),
+        "user": birth("born", user=bad),
+        "type": append(row, record(seq, kind=bad)),
+        "actor": append(row, replace(record(seq), actor=bad)),
+        "state": append(row, record(seq), state=[(bad, seq)]),
+        "shared": append(row, record(seq), shared=[share]),
+        "expected": append(row, record(seq), shared=[replace(share, expect=0)]),
+        "request": append(row, record(seq), request=request),
+    }
+    scope, owner = MemoryScope(app=None, user=None), MemoryScope(app=None, user=bad)
+    good = MemoryRow(key="good", content="c", metadata="{}", created=1, updated=1)
+    entry = Input(session=row.key, worker=b"w", kind=bad, time=1, body=b"")
+    return {name: partial(store.commit, each) for name, each in changes.items()} | {
+        "input": partial(store.put_input, entry),
+        "entity": partial(store.put_entity, "kind", bad, b"1", 0),
+        "receipt": partial(store.add_receipt, Receipt(time=1, type=bad, body=b"")),
+        "memory": partial(store.put_memories, scope, [good, replace(good, key=bad)]),
+        "content": partial(store.put_memories, scope, [good, replace(good, content=bad)]),
+        "owner": partial(store.put_memories, owner, [good]),
+        "document": partial(asyncio.to_thread, store.save, bad, {}),
+    }
+
+
+async def contents(address: str) -> list[list[driver.Row]]:
+    """All rows of all tables but those of the workers."""
+    db = await driver.connect(address)
+    tables = await db.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'tertulia'::regnamespace "
+        "AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'workers' ORDER BY 1"
+    )
+    names: list[str] = [each[0] for each in tables]
+    found = [await db.fetch(f"SELECT * FROM tertulia.{name}") for name in names]
+    await db.close()
+    return found
+
+
+async def test_a_nul_in_any_text_is_refused_and_nothing_of_it_is_written(
+    postgres: str, store: PostgresStore
+) -> None:
+    row = await store.commit(birth("s"))
+    before = await contents(postgres)
+    for name, write in nul_in_writes(store, row).items():
+        with pytest.raises(InvalidInput, match="NUL"):
+            await write()
+        assert await contents(postgres) == before, name
+    row = await store.commit(append(row, record(1), after={"open_calls": ("a\0b",)}))
+    kept = await store.commit(
+        birth("born", details=Details(metadata={"a\0b": "a\0b"}, system="\0"))
+    )
+    assert await store.row(row.key) == row
+    assert await store.row(kept.key) == kept
+
+
+async def test_a_nul_is_refused_where_it_is_looked_for(store: PostgresStore) -> None:
+    row = await store.commit(birth("s"))
+    bad = "a\0b"
+    for read in (
+        store.find(None, bad),
+        store.find(bad, "s"),
+        store.rows(user=bad),
+        store.rows(app=bad, any_app=False),
+        store.records(whole(row), types=[bad]),
+        store.state(whole(row), bad),
+        store.shared("user", None, bad, "k"),
+        store.shared_keys("user", bad, None),
+        store.request(row.key, bad),
+        store.entity("kind", bad),
+        store.memories(MemoryScope(app=None, user=bad), ["k"]),
+        asyncio.to_thread(store.load, bad),
+    ):
+        with pytest.raises(InvalidInput, match="NUL"):
+            await read
 
 
 async def test_the_wrong_password_is_said_at_once_and_not_shown(postgres: str) -> None:
