@@ -4,58 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from tests.cluster.checker import check
-from tests.cluster.workers import Client, Worker, all_ready, started
-
-from tertulia import Runtime
+from tests.cluster.talking import SESSIONS, gone, held, load, long, said_in
+from tests.cluster.workers import Client, Worker, all_ready, leased, started
 
 pytestmark = pytest.mark.slow_crash
-
-SESSIONS = [f"s{number}" for number in range(6)]
-
-
-def long(value: int) -> object:
-    """A size for `make soak` only."""
-    return pytest.param(value, marks=[pytest.mark.soak, pytest.mark.timeout(600)])
-
-
-@asynccontextmanager
-async def load(
-    client: Client, seconds: float = 0.02
-) -> AsyncGenerator[Callable[[int], Awaitable[None]]]:
-    """Every session is spoken to, without an end, while the block runs.
-
-    Gives a function that waits until so many more things were answered.
-    """
-    ending = asyncio.Event()
-    answered = asyncio.Condition()
-
-    async def speak(session: str) -> None:
-        await client.create(session)
-        number = 0
-        while not ending.is_set():
-            number += 1
-            verb = "count" if number % 3 == 0 else f"slow {seconds}"
-            await client.say(session, f"{verb} {number} of {session}", first=number)
-            async with answered:
-                answered.notify_all()
-
-    async def more(turns: int) -> None:
-        wanted = len(client.acknowledged) + turns * 2
-        async with answered:
-            await answered.wait_for(lambda: len(client.acknowledged) >= wanted)
-
-    async with asyncio.TaskGroup() as tasks:
-        for session in SESSIONS:
-            tasks.create_task(speak(session))
-        try:
-            yield more
-        finally:
-            ending.set()
 
 
 async def test_two_workers_serve_one_session(postgres: str) -> None:
@@ -108,7 +63,7 @@ async def test_workers_that_are_told_to_stop_leave_no_turn_to_others(postgres: s
 async def test_a_worker_that_was_paused_for_longer_than_its_lease_writes_nothing_more(
     postgres: str,
 ) -> None:
-    with started(Worker(postgres), Worker(postgres)) as workers:
+    with started(Worker(leased(postgres)), Worker(leased(postgres))) as workers:
         await all_ready(workers)
         paused, other = workers
         client = Client([other])
@@ -116,37 +71,14 @@ async def test_a_worker_that_was_paused_for_longer_than_its_lease_writes_nothing
         asked = asyncio.ensure_future(
             paused.ask("POST", "/v1/sessions/s/run", {"input": "slow 1 lost"})
         )
-        await _held_by_somebody(postgres, "s")
+        await held(postgres, "s")
         paused.pause()
         await client.say("s", "say after")
         paused.go_on()
         answered = await asked
         assert answered.status >= 400, answered
-        async with Runtime(postgres) as runtime:
-            session = runtime.session("s")
-            said = [message.text for message in await session.history()]
-            assert said == ["say after", "after"]
+        assert await said_in(postgres, "s") == ["say after", "after"]
         await check(postgres, client.acknowledged)
-
-
-async def _held_by_somebody(address: str, session: str) -> None:
-    async with Runtime(address) as runtime:
-        while await _holder(runtime, session) is None:
-            await asyncio.sleep(0.02)
-
-
-async def _dead(address: str, session: str) -> None:
-    """Wait until it is known that who holds a session is gone."""
-    async with Runtime(address) as runtime:
-        holder = await _holder(runtime, session)
-        assert holder is not None
-        while await runtime.store.worker_is_alive(holder):
-            await asyncio.sleep(0.02)
-
-
-async def _holder(runtime: Runtime, session: str) -> bytes | None:
-    row = await runtime.store.find(None, session)
-    return None if row is None else row.holder
 
 
 async def test_two_workers_that_resume_one_session_at_once_go_on_with_it_once(
@@ -160,19 +92,16 @@ async def test_two_workers_that_resume_one_session_at_once_go_on_with_it_once(
         asked = asyncio.ensure_future(
             dead.ask("POST", "/v1/sessions/s/run", {"input": "slow 0.5 text"})
         )
-        await _held_by_somebody(postgres, "s")
+        holder = await held(postgres, "s")
         dead.kill()
         with pytest.raises((OSError, EOFError)):
             await asked
-        await _dead(postgres, "s")
+        await gone(postgres, holder)
         answers = await asyncio.gather(
             *(other.ask("POST", "/v1/sessions/s/resume", {}) for other in others)
         )
         assert sorted(answer.status for answer in answers)[0] == 200, answers
-        async with Runtime(postgres) as runtime:
-            session = runtime.session("s")
-            said = [message.text for message in await session.history()]
-            assert said == ["slow 0.5 text", "heard text"]
+        assert await said_in(postgres, "s") == ["slow 0.5 text", "heard text"]
         await check(postgres)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.cluster.checker import Acknowledged
+from tests.nursery import Fork
 
 from tertulia.testing.servers.processes import free_port
 
@@ -25,6 +26,11 @@ ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 40.0
 """Seconds after which a test has failed, and is not only slow."""
 HIDDEN = ("TERTULIA_STORE", "TERTULIA_BUS", "TERTULIA_TOKEN", "TERTULIA_AUTH")
+
+
+def leased(address: str, seconds: float = 2) -> str:
+    """The address of a database with another lease than the default."""
+    return f"{address}{'&' if '?' in address else '?'}lease={seconds}"
 
 
 class Answered(NamedTuple):
@@ -52,15 +58,20 @@ class Worker:
     ) -> None:
         self.host, self.port = host, free_port()
         settings = {"store": store, "bus": bus, "skew": skew, "host": host, "port": self.port}
-        self._command = [*within, sys.executable, str(PROGRAM), json.dumps(settings)]
+        self._within = within
+        self._words = [str(PROGRAM), json.dumps(settings)]
+        self._process: Fork | subprocess.Popen[bytes]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 it is open for as long as the process
         self.start()
 
     def start(self) -> None:
         """Run it, where it was before."""
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+        if not self._within:
+            self._process = Fork(self._words, stdout=self._log, stderr=self._log, env=kept)
+            return
         self._process = subprocess.Popen(
-            self._command,
+            [*self._within, sys.executable, *self._words],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -126,7 +137,10 @@ class Worker:
     def pause(self) -> None:
         """SIGSTOP; it stands still when this returns."""
         self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        if isinstance(self._process, Fork):
+            self._process.wait_stopped()
+        else:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def go_on(self) -> None:
         """SIGCONT."""
@@ -144,7 +158,9 @@ class Worker:
 
     def _end(self) -> int:
         status = self._process.wait(PATIENCE)
-        if self._process.stdin is not None:
+        if isinstance(self._process, Fork):
+            self._process.close()
+        elif self._process.stdin is not None:
             self._process.stdin.close()
         return status
 
