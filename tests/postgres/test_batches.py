@@ -24,7 +24,7 @@ def share(row: SessionRow, key: str = "k", expect: int | None = None) -> Change:
 def taken(*changes: Change) -> tuple[list[list[Change]], list[Change], list[Change]]:
     """The chains of the batch, what is written alone, and what has to wait."""
     waiting = deque(map(Job, changes))
-    batch, alone = gather(waiting)
+    batch, alone = gather(waiting, set())
     chains = [[job.change for job in chain] for chain in batch.chains.values()]
     return chains, [job.change for job in alone], [job.change for job in waiting]
 
@@ -88,3 +88,13 @@ def test_a_batch_is_bounded() -> None:
     large = append(row(), *events)
     small = append(row("t", 2), record(1))
     assert taken(large, small) == ([[large]], [], [small])
+
+
+def test_nothing_is_taken_of_what_another_batch_has_under_way() -> None:
+    first, second, other = *following(row(), 2), append(row("other", 2), record(1))
+    waiting = deque(map(Job, (first, second, other)))
+    batch, alone = gather(waiting, {first.after.key})
+    assert ([list(batch.chains), alone], [job.change for job in waiting]) == (
+        [[other.after.key], []],
+        [first, second],
+    )

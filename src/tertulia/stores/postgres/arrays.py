@@ -1,12 +1,15 @@
 """Many rows as few parameters: an array for each column, unnested by the statement.
 
-A statement names such a table as ``<change>``; `Statement` numbers its columns.
+A statement names such a table as ``<change>``; `Statement` numbers its columns. Arrays are
+unnested in a select list, side by side: as a table in FROM each of them would first be copied
+into a store of its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from tertulia.stores.postgres.rows import Values
@@ -49,29 +52,48 @@ TABLES = {
 Rows = Mapping[str, Sequence[Values]]
 
 
+OFTEN_ONE = frozenset({"change", "event"})
+"""Tables of which the only row comes as it is: PostgreSQL then reads it like constants."""
+
+
 class Statement:
     """A text whose tables come as arrays."""
 
     def __init__(self, text: str) -> None:
-        self._names: list[str] = []
-        self._places = 0
-        self.text = re.sub(r"<(\w+)>( [a-z]\b)?", self._unnested, text)
+        self._text = text
+        self._names: list[str] = re.findall(r"<(\w+)>", text)
+        self._made: dict[frozenset[str], str] = {}
 
-    def _unnested(self, found: re.Match[str]) -> str:
-        name, alias = found[1], found[2] or found[1]
-        columns = [column.split(" ") for column in TABLES[name].split(", ")]
-        first = self._places + 1
-        self._names.append(name)
-        self._places += len(columns)
-        arrays = ", ".join(f"${first + place}::{kind}[]" for place, (_, kind) in enumerate(columns))
-        named = ", ".join(column for column, _ in columns)
-        return f"unnest({arrays}) AS {alias.strip()} ({named})"
-
-    def values(self, rows: Rows) -> list[Any]:
-        """The arrays, in the order of their numbers."""
-        result: list[Any] = []
+    def call(self, rows: Rows) -> list[Any]:
+        """The text for these rows, and its parameters in the order of their numbers."""
+        single = frozenset(name for name in OFTEN_ONE if len(rows.get(name, ())) == 1)
+        text = self._made.get(single)
+        if text is None:
+            text = self._made[single] = self._make(single)
+        result: list[Any] = [text]
         for name in self._names:
             given = rows.get(name, ())
-            width = TABLES[name].count(", ") + 1
-            result += map(list, zip(*given, strict=True)) if given else [[]] * width
+            if name in single:
+                result += given[0]
+            elif given:
+                result += map(_array, zip(*given, strict=True))
+            else:
+                result += [[]] * (TABLES[name].count(", ") + 1)
         return result
+
+    def _make(self, single: frozenset[str]) -> str:
+        places = count(1)
+
+        def table(found: re.Match[str]) -> str:
+            name, alias = found[1], found[2] or found[1]
+            form = "${}::{}" if name in single else "unnest(${}::{}[])"
+            columns = [column.split(" ") for column in TABLES[name].split(", ")]
+            listed = [f"{form.format(next(places), kind)} AS {column}" for column, kind in columns]
+            return f"(SELECT {', '.join(listed)}) AS {alias.strip()}"
+
+        return re.sub(r"<(\w+)>( [a-z]\b)?", table, self._text)
+
+
+def _array(column: Sequence[Any]) -> Sequence[Any]:
+    """A column as an array; nothing of one without values, which are NULL beside the others."""
+    return [] if column[0] is None and column.count(None) == len(column) else column

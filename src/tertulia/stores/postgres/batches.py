@@ -9,7 +9,7 @@ waits for the next one, and so does all that comes after it for the same session
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from tertulia.doors import current_loop
 from tertulia.stores import engine
 from tertulia.stores import rows as row
-from tertulia.stores.base import Change, SessionRow, SharedWrite
+from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.postgres import rows
 from tertulia.stores.postgres.rows import Values
 from tertulia.stores.settling import waiter_for
@@ -50,11 +50,11 @@ class Job:
         self.loop = current_loop()
         self.waiter: Any = waiter_for(self.loop)
         self.plain = engine.is_plain(change)
-        self.cost = sum([len(record.body or b"") for record in change.records])
+        self.cost = sum([len(record.body) for record in change.records if record.body])
         after = change.after
         self.place: Hashable = (after.app, after.id) if change.create else after.key
-        self.repeatable = _is_repeatable(change)
-        self.alone = bool(change.take) or not self.repeatable or not _is_certain(change.shared)
+        self.repeatable = self.plain or _is_repeatable(change)
+        self.alone = not self.plain and not (self.repeatable and _is_certain(change))
         self.recovered = False
         """Whether an earlier attempt was found to have written it."""
         self.sent = False
@@ -120,13 +120,13 @@ class Batch:
         return tables
 
 
-def gather(waiting: deque[Job]) -> tuple[Batch, list[Job]]:
+def gather(waiting: deque[Job], under_way: set[Hashable]) -> tuple[Batch, list[Job]]:
     """Take a batch from what waits, and the jobs that are to be written alone after it.
 
-    What has to wait longer stays, in its order.
+    Nothing is taken of the places that are under way. What has to wait longer stays, in its order.
     """
     batch, alone, later = Batch(), list[Job](), list[Job]()
-    taken: set[Hashable] = set()
+    taken = set(under_way)
     for _ in range(min(len(waiting), 4 * BATCH_CHANGES)):
         job = waiting.popleft()
         if job.place in taken:
@@ -155,10 +155,12 @@ def _is_repeatable(change: Change) -> bool:
     return change.create or moved or not (change.shared or change.take)
 
 
-def _is_certain(writes: Sequence[SharedWrite]) -> bool:
-    """Whether one statement can write them all, and none can be refused."""
+def _is_certain(change: Change) -> bool:
+    """Whether one statement can write all of it, and nothing can be refused late."""
+    writes = change.shared
     places = {rows.shared_place(write) for write in writes}
-    return len(places) == len(writes) and all(write.expect is None for write in writes)
+    unique = len(places) == len(writes)
+    return unique and not change.take and all(write.expect is None for write in writes)
 
 
 def _chain_rows(number: int, chain: list[Job]) -> list[tuple[str, Values]]:
@@ -167,8 +169,7 @@ def _chain_rows(number: int, chain: list[Job]) -> list[tuple[str, Values]]:
     if first.create:
         found.append(("birth", rows.birth_values(number, first.after)))
     else:
-        whole = msgspec.structs.replace(first, after=last.after)
-        found.append(("change", rows.change_values(number, whole)))
+        found.append(("change", rows.change_values(number, first.before, last.after)))
     for job in chain:
         change = job.change
         found += [("event", (number, *msgspec.structs.astuple(each))) for each in change.records]

@@ -25,6 +25,9 @@ PATIENCE = 30.0
 """Seconds for which a server may be away before it is said to be."""
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
+POOLED: dict[str, Any] = {"statement_cache_size": 0}
+DIRECT: dict[str, Any] = {"server_settings": {"plan_cache_mode": "force_generic_plan"}}
+"""A statement is planned once: what a plan depends on is the same for all of its parameters."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 
 
@@ -136,7 +139,7 @@ class Connections:
     @staticmethod
     async def connect(address: str, *, pooled: bool = False) -> Connection:
         """A new connection. Raises NotConnected, where it is worth to try again."""
-        options: dict[str, Any] = {"statement_cache_size": 0} if pooled else {}
+        options = POOLED if pooled else DIRECT
         try:
             return await driver.connect(address, timeout=CONNECT_SECONDS, **options)
         except Exception as error:

@@ -9,15 +9,34 @@ from tertulia.stores.base import Change, SessionRow, SharedWrite
 
 Values = tuple[Any, ...]
 
+_NOTHING_SPENT = (None, None, None)
+
 
 def name(given: str | None) -> str:
     """A name as a column that may not be NULL: empty where there is none."""
     return given or ""
 
 
-def change_values(number: int, change: Change) -> Values:
-    """A change as a row of `change`."""
-    return (number, *rows.fence(change.before), *rows.head_values(change.after))
+def change_values(number: int, before: SessionRow, after: SessionRow) -> Values:
+    """A change as a row of `change`; None for what stays as it is and is never NULL."""
+    branch, seq, digest, epoch, holder, turn, calls, visible, marks, *spent, active = (
+        rows.head_values(after)
+    )
+    return (
+        number,
+        *rows.fence(before),
+        None if branch == before.branch else branch,
+        seq,
+        digest,
+        None if epoch == before.epoch else epoch,
+        holder,
+        turn,
+        calls,
+        visible,
+        None if marks == before.marks else marks,
+        *(_NOTHING_SPENT if after.usage is before.usage else spent),
+        active,
+    )
 
 
 def rare_values(number: int, change: Change) -> Values | None:

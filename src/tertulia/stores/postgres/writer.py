@@ -1,4 +1,8 @@
-"""The one task that writes: it commits together what waits together."""
+"""The tasks that write: each commits together what waits together.
+
+They are two, so that one batch is made ready while the server writes the other. What a session
+has under way is in one of them only, so that its changes keep their order.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from time import monotonic
 from typing import cast
 
@@ -22,6 +26,8 @@ from tertulia.stores.statistics import Statistics
 
 QUEUE_LIMIT = 32_768
 """Changes that may wait; one more is refused, because the server does not keep up."""
+LANES = 2
+"""Batches that may be on their way at one time."""
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +42,8 @@ class Writer:
         self._lock = threading.Lock()
         self._asleep = True
         self._closing = False
+        self._under_way: set[Hashable] = set()
+        """The places of what is being written."""
         self._news = asyncio.Event()
         self.statistics = Statistics()
 
@@ -82,26 +90,35 @@ class Writer:
 
     async def run(self, connections: Connections, url: str) -> None:
         """Write until told to finish."""
+        await asyncio.gather(*(self._write_all(connections, url) for _ in range(LANES)))
+
+    async def _write_all(self, connections: Connections, url: str) -> None:
         while True:
             with self._lock:
-                self._asleep = not self._waiting
-                idle = self._asleep
+                batch, alone = gather(self._waiting, self._under_way)
+                idle = not batch.chains and not alone
                 if idle:
+                    self._asleep = True
                     self._news.clear()
             if not idle:
-                await self._write_some(connections, url)
+                await self._write_some(connections, url, batch, alone)
             elif self._closing:
                 return
             else:
                 await self._news.wait()
 
-    async def _write_some(self, connections: Connections, url: str) -> None:
-        with self._lock:
-            batch, alone = gather(self._waiting)
-        if batch.chains:
-            await self._settle(connections, url, batch)
-        for job in alone:
-            await self._settle(connections, url, only(job))
+    async def _write_some(
+        self, connections: Connections, url: str, batch: Batch, alone: list[Job]
+    ) -> None:
+        places = [*batch.chains, *[job.place for job in alone]]
+        self._under_way.update(places)
+        try:
+            if batch.chains:
+                await self._settle(connections, url, batch)
+            for job in alone:
+                await self._settle(connections, url, only(job))
+        finally:
+            self._under_way.difference_update(places)
 
     async def _settle(self, connections: Connections, url: str, batch: Batch) -> None:
         """Write a batch, and tell those who wait what became of it."""

@@ -28,7 +28,7 @@ async def write(connection: Connection, batch: Batch) -> list[Job]:
     """
     statement = ADVANCE if batch.plain else APPLY
     again = [job for job in batch.jobs if job.sent]
-    found = await connection.fetch(statement.text, *statement.values(batch.rows()))
+    found = await connection.fetch(*statement.call(batch.rows()))
     keys: dict[int, int] = {each[0]: each[1] for each in found}
     decided: list[Job] = []
     for number, chain in enumerate(batch.chains.values()):

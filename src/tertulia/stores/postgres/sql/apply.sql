@@ -2,10 +2,12 @@
 session, seq, type, time, actor, turn, body, salt, digest, body_digest
 
 -- name: head
-branch = c.branch, seq = c.seq, digest = c.digest, epoch = c.epoch, holder = c.holder,
-open_turn = c.open_turn, open_calls = c.open_calls, visible = c.visible, marks = c.marks,
-requests = c.requests, input_tokens = c.input_tokens, output_tokens = c.output_tokens,
-active = c.active
+branch = coalesce(c.branch, s.branch), seq = c.seq, digest = c.digest,
+epoch = coalesce(c.epoch, s.epoch), holder = c.holder, open_turn = c.open_turn,
+open_calls = c.open_calls, visible = c.visible, marks = coalesce(c.marks, s.marks),
+requests = coalesce(c.requests, s.requests),
+input_tokens = coalesce(c.input_tokens, s.input_tokens),
+output_tokens = coalesce(c.output_tokens, s.output_tokens), active = c.active
 
 -- name: fence
 s.key = c.key AND s.seq = c.old_seq AND s.digest = c.old_digest AND s.epoch = c.old_epoch
