@@ -138,7 +138,19 @@ async def test_what_is_advertised_stays_so_over_a_lost_connection(postgres: str)
         await store.close()
 
 
-@pytest.mark.parametrize("answer", [{"x": object()}, {"x": "y" * 5_000}, ZeroDivisionError("oh")])
+async def test_an_address_that_cannot_be_kept_is_refused(store: PostgresStore) -> None:
+    await store.advertise("http://a", "hush")
+    for url, secret in (("", None), ("a\0b", None), ("http://a", "\0"), ("\ud800", None)):
+        with pytest.raises(InvalidInput):
+            await store.advertise(url, secret)
+        found = await store.find_worker(store.worker)
+        assert found is not None
+        assert (found.url, found.secret) == ("http://a", "hush")
+
+
+@pytest.mark.parametrize(
+    "answer", [{"x": object()}, ["list"], {"x": "y" * 5_000}, ZeroDivisionError("oh")]
+)
 async def test_a_load_that_cannot_be_told_does_not_stop_the_heartbeat(
     postgres: str, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

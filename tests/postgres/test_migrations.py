@@ -297,5 +297,4 @@ def test_the_command_says_what_it_did_and_shows_no_password(postgres: str, tmp_p
         assert (done.returncode, said) == (0, f"version {NEWEST}, {expected}"), done.stderr
         assert postgres.partition("@")[0].rpartition(":")[2] not in done.stdout + done.stderr
     assert "no database" in program.refused("migrate")
-    assert "no file" in program.refused("doctor", store=postgres)
     assert program.json("sessions", store=postgres) == []

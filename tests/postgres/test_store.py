@@ -345,8 +345,12 @@ def nul_in_writes(store: PostgresStore, row: SessionRow) -> Mapping[str, Callabl
         "memory": partial(store.put_memories, scope, [good, replace(good, key=bad)]),
         "content": partial(store.put_memories, scope, [good, replace(good, content=bad)]),
         "owner": partial(store.put_memories, owner, [good]),
-        "document": partial(asyncio.to_thread, store.save, bad, {}),
+        "document": partial(_save, store, bad),
     }
+
+
+async def _save(store: PostgresStore, name: str) -> None:
+    await asyncio.to_thread(store.save, name, {})
 
 
 async def contents(address: str) -> list[list[driver.Row]]:

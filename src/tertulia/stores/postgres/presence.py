@@ -20,6 +20,7 @@ from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.lapse import Lapse
 from tertulia.stores.postgres.migrations import Migrations, State, meta
 from tertulia.stores.postgres.ringing import Ringing
+from tertulia.values import json_object
 
 SQL = sql.queries("workers.sql")
 HEARTBEAT_SECONDS = 0.5
@@ -47,7 +48,7 @@ class Said:
         if self.report is None:
             return None
         try:
-            text = msgspec.json.encode(self.report()).decode()
+            text = msgspec.json.encode(json_object(self.report(), "the load")).decode()
             if len(text) > LOAD_BYTES:
                 raise InvalidInput(f"the load has {len(text)} bytes, and {LOAD_BYTES} at most")
         except Exception:

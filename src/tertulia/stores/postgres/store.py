@@ -18,9 +18,10 @@ from tertulia.stores.postgres import address, migrations, workers
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.engine import Engine
 from tertulia.stores.postgres.migrations import Migrated, Migrations
-from tertulia.stores.postgres.operations import Operations
+from tertulia.stores.postgres.moving import PostgresMoves
 from tertulia.stores.postgres.presence import Presence
 from tertulia.stores.statistics import Statistics
+from tertulia.values import text
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -28,7 +29,7 @@ LONGEST_PLACE = 1_000
 """Bytes of a place that are kept as they are; a longer one is known by its hash."""
 
 
-class PostgresStore(Operations):
+class PostgresStore(PostgresMoves):
     """Sessions, state and documents in a database; opened on first use.
 
     Everything runs on a thread of its own with an event loop, and what is awaited here belongs to
@@ -120,7 +121,8 @@ class PostgresStore(Operations):
 
     async def advertise(self, url: str | None, secret: str | None) -> None:
         said = self._presence.said
-        said.url, said.secret = url, secret
+        said.url = None if url is None else _kept(url, "the address of a worker")
+        said.secret = None if secret is None else _kept(secret, "the secret of a worker")
         await self._ask(workers.advertise, self._worker, url, secret)
 
     def report_load(self, asked: Callable[[], dict[str, Any]] | None) -> None:
@@ -241,10 +243,12 @@ class PostgresStore(Operations):
 
 def _place(place: str) -> str:
     """A place as it is kept. Raises InvalidInput."""
-    try:
-        given = place.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"the place of a seat is no Unicode text: {error.reason}") from None
-    if not given or b"\0" in given:
-        raise InvalidInput("the place of a seat is text without NUL characters, and not empty")
+    given = _kept(place, "the place of a seat").encode()
     return place if len(given) <= LONGEST_PLACE else f"sha256:{sha256(given).hexdigest()}"
+
+
+def _kept(value: str, what: str) -> str:
+    """Text that the server keeps as it is. Raises InvalidInput."""
+    if not text(value, what) or "\0" in value:
+        raise InvalidInput(f"{what} is text without NUL characters, and not empty")
+    return value
