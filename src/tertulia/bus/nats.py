@@ -254,7 +254,8 @@ class NatsBus:
             self._connection.publish(f"{self._subject}.all.ask", self._id)
 
     def _say(self, subject: str, said: Announcement) -> None:
-        self._connection.publish(f"{self._subject}.{subject}", msgspec.msgpack.encode(said))
+        if self._connection.connected:
+            self._connection.publish(f"{self._subject}.{subject}", msgspec.msgpack.encode(said))
 
     # -- in, on the connection's thread
 
