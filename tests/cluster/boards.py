@@ -16,6 +16,7 @@ from starlette.routing import WebSocketRoute
 from tests.crash.children import Child
 
 from tertulia.bus.nats_connection import NatsConnection
+from tertulia.cluster.channels import Channel
 from tertulia.cluster.http import HttpPipe
 from tertulia.cluster.nats import NatsPipe
 from tertulia.cluster.switchboard import Switchboard
@@ -31,6 +32,14 @@ class Row(NamedTuple):
 
 Found = dict[bytes, Row]
 Prepare = Callable[[Switchboard], None]
+
+
+async def read_out(channel: Channel) -> list[bytes]:
+    """What comes until the end. Raises what the channel raises."""
+    found: list[bytes] = []
+    while (data := await channel.receive()) is not None:
+        found.append(data)
+    return found
 
 
 class Peer(Child):
@@ -57,7 +66,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def served(peers: Peers, port: int = 0) -> AsyncGenerator[str]:
+async def served(peers: Peers) -> AsyncGenerator[str]:
     """A server that accepts peers, on a free port: its address."""
     config = uvicorn.Config(
         Starlette(routes=[WebSocketRoute(PATH, peers)]),
@@ -72,7 +81,8 @@ async def served(peers: Peers, port: int = 0) -> AsyncGenerator[str]:
     server = _Server(config)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(100)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tertulia.cluster.calls import Handler
 from tertulia.cluster.channels import Channel
+from tertulia.cluster.cluster import Cluster
 from tertulia.cluster.http import HttpPipe
 from tertulia.cluster.lines import ChannelClosed, NotDelivered
 from tertulia.cluster.nats import NatsPipe
@@ -13,6 +14,7 @@ from tertulia.cluster.switchboard import Switchboard, SwitchboardStats
 __all__ = [
     "Channel",
     "ChannelClosed",
+    "Cluster",
     "Handler",
     "HttpPipe",
     "NatsPipe",

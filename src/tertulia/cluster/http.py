@@ -96,8 +96,7 @@ class HttpPipe:
                     return link
             outcome = self._connecting.get(worker)
             if outcome is None:
-                outcome = ground.thread.submit(self._connect(ground, worker, until))
-                self._connecting[worker] = outcome
+                outcome = self._connecting[worker] = self._connect_soon(ground, worker, until)
         if not await outcome.within(until - monotonic()):
             raise NotDelivered("no connection in time")
         return outcome.result()
@@ -183,14 +182,28 @@ class HttpPipe:
             elif self._ground is not None:
                 self._ground.malformed()
 
-    async def _connect(self, ground: Ground, worker: bytes, until: float) -> Link:
+    def _connect_soon(self, ground: Ground, worker: bytes, until: float) -> Outcome[Link]:
         """Connect to a worker, on the thread of the switchboard."""
+        outcome: Outcome[Link] = Outcome()
+
+        def begin() -> None:
+            ground.thread.start(self._connect(ground, worker, until, outcome))
+
+        ground.thread.loop.call_soon_threadsafe(begin)
+        return outcome
+
+    async def _connect(
+        self, ground: Ground, worker: bytes, until: float, outcome: Outcome[Link]
+    ) -> None:
         try:
             socket = await self._socket(ground, worker, until)
             link, outbox = self._new(ground, worker, began=True)
             ground.thread.start(self._converse(link, outbox, socket))
-            return link
+            outcome.set_result(link)
+        except AgentError as error:
+            outcome.set_error(error)
         finally:
+            outcome.set_error(NotDelivered("the connections to others are closed"))
             with self._lock:
                 self._connecting.pop(worker, None)
 

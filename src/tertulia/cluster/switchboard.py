@@ -101,8 +101,8 @@ class Switchboard:
             raise UsageError("a switchboard is started once; make a new one")
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._thread = LoopThread("tertulia-peers")
-        self._thread.submit(self._beat())
+        thread = self._thread = LoopThread("tertulia-peers")
+        thread.loop.call_soon_threadsafe(lambda: thread.start(self._beat()))
         for pipe in self._pipes:
             await pipe.start(self)
 
