@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.crash.children import Child, child_of
+from tests.postgres.proxy import proxied
 
 from tertulia import Runtime
+from tertulia.stores.clustering import Clustered
 from tertulia.sweeping import DUTY, Sweeper, standing
+from tertulia.sweeping.duty import Duty
 from tertulia.testing import FrozenClock
 
 RETENTION = {"ttl_days": 1, "auto_prune": True}
@@ -117,6 +120,37 @@ async def test_a_sweeper_that_was_stopped_for_longer_than_its_lease_does_nothing
             assert await term(runtime) == 2
             second.tell()
             assert [second.hear() for _ in range(3)] == DELETES
+
+
+async def test_a_sweeper_that_is_cut_off_gives_way_before_another_takes_over(
+    postgres: str,
+) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Queue[bool]()
+    with proxied(postgres) as proxy:
+        async with Runtime(f"{proxy.url}?lease=2") as cut_off, Runtime(postgres) as other:
+            first, second = Duty(cut_off, DUTY), Duty(other, DUTY)
+            first.watch_lease()
+            store = cut_off.store
+            assert isinstance(store, Clustered)
+
+            def tell(lapsed: bool) -> None:
+                loop.call_soon_threadsafe(told.put_nowait, lapsed)
+
+            store.on_lapse(tell)
+            assert await first.take()
+            proxy.hold()
+            async with asyncio.timeout(20):
+                assert await told.get()
+                assert not await first.mine()
+                assert not await first.take()
+                while not await second.take():
+                    await asyncio.sleep(0.01)
+                proxy.let_go()
+                while await told.get():
+                    continue
+            assert not await first.mine()
+            assert not await first.take()
+            assert await second.mine()
 
 
 async def test_a_turn_of_a_killed_process_is_closed_after_the_grace_and_not_before(

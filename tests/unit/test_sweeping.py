@@ -364,10 +364,12 @@ def test_the_environment_says_how_often(
     assert sweeper.configured() == seconds
 
 
+@pytest.mark.parametrize("name", ["TERTULIA_SWEEP", "TERTULIA_SWEEP_GRACE"])
 @pytest.mark.parametrize("said", ["often", "-1", "nan", "inf"])
-def test_what_is_no_number_of_seconds_is_refused(
-    said: str, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_no_number_of_seconds_is_refused(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TERTULIA_SWEEP", said)
-    with pytest.raises(ConfigurationError, match="or 0 for never"):
-        sweeper.configured()
+    monkeypatch.setenv(name, said)
+    async with Runtime("memory:") as runtime:
+        with pytest.raises(ConfigurationError, match=f"{name} is '{said}'"):
+            Sweeper(runtime)

@@ -60,15 +60,12 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
 def configured() -> float | None:
     """``TERTULIA_SWEEP`` in seconds, else 60; None for never. Raises ConfigurationError."""
-    said = os.environ.get("TERTULIA_SWEEP")
-    if not said:
-        return SECONDS
-    try:
-        return _checked(float(said))
-    except ValueError:
-        raise ConfigurationError(
-            f"TERTULIA_SWEEP is {said!r}; it is a number of seconds, or 0 for never"
-        ) from None
+    return _seconds("TERTULIA_SWEEP", os.environ.get("TERTULIA_SWEEP") or SECONDS) or None
+
+
+def configured_grace() -> float:
+    """``TERTULIA_SWEEP_GRACE`` in seconds, else 60. Raises ConfigurationError."""
+    return _seconds("TERTULIA_SWEEP_GRACE", os.environ.get("TERTULIA_SWEEP_GRACE") or GRACE)
 
 
 class Sweeper:
@@ -76,7 +73,8 @@ class Sweeper:
 
     `every` is in seconds, from one sweep to the next; None or 0 is never, and the default is what
     ``TERTULIA_SWEEP`` says. A turn that a dead worker left open can be resumed for `grace` seconds
-    after its death was seen, and is then closed. Raises ConfigurationError.
+    after its death was seen, and is then closed; None is what ``TERTULIA_SWEEP_GRACE`` says.
+    Raises ConfigurationError.
     """
 
     def __init__(
@@ -84,12 +82,14 @@ class Sweeper:
         host: Host,
         *,
         every: float | Literal["configured"] | None = "configured",
-        grace: float = GRACE,
+        grace: float | None = None,
     ) -> None:
         self._host = host
-        self._every = configured() if every == "configured" else _checked(every)
+        said = configured() if every == "configured" else _seconds("every", every or 0)
+        self._every = said or None
         self._duty = Duty(host, DUTY)
-        self._left = Leftovers(host, grace)
+        kept = configured_grace() if grace is None else _seconds("grace", grace)
+        self._left = Leftovers(host, kept)
         self._after = 0
         self._next = 0.0
         self._stop = asyncio.Event()
@@ -118,7 +118,8 @@ class Sweeper:
         task.cancel()
         await asyncio.wait({task})
         try:
-            await self._duty.leave()
+            async with asyncio.timeout(CLOSING):
+                await self._duty.leave()
         except (StoreClosed, ForkedRuntimeError):
             return
         except Exception as error:
@@ -232,14 +233,14 @@ def _tell(swept: Sweep) -> None:
     log.info("sweep %d: %s (%.1f s)", swept.term, ", ".join(said), swept.seconds)
 
 
-def _checked(seconds: float | None) -> float | None:
-    """Seconds above 0; None for None and 0. Raises ConfigurationError."""
-    if seconds is None or seconds == 0:
-        return None
-    if not 0 < seconds < math.inf:
-        raise ConfigurationError(
-            f"a sweep every {seconds!r} seconds cannot be; give seconds, or 0 for never"
-        )
+def _seconds(name: str, said: float | str) -> float:
+    """Seconds, 0 or more. Raises ConfigurationError."""
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{name} is {said!r}; it is a number of seconds, 0 or more")
     return seconds
 
 
