@@ -21,6 +21,7 @@ from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.clustering import Clustered
 from tertulia.stores.postgres import PostgresStore, driver
 from tertulia.stores.postgres.lapse import Lapse
+from tertulia.stores.postgres.workers import ABANDONED
 from tertulia.testing.store_changes import append, birth, record
 
 KEEPER = """
@@ -330,7 +331,7 @@ async def test_the_seat_of_a_worker_that_left_or_was_killed_is_free(
     async with opened(postgres) as other:
         await other.take_seat("other place")
     assert await store.take_seat("other place") == store.worker
-    with child(KEEPER, postgres, "0") as keeper:
+    with child(KEEPER, postgres + "?lease=2", "0") as keeper:
         worker = bytes.fromhex(line(keeper))
         assert await store.take_seat("a place") == worker
         keeper.kill()
@@ -398,7 +399,7 @@ async def test_the_sessions_of_a_worker_that_was_killed_are_found(
     postgres: str, store: PostgresStore
 ) -> None:
     mine = await store.commit(take(store, await store.commit(birth("mine"))))
-    with child(KEEPER, postgres, "7") as keeper:
+    with child(KEEPER, postgres + "?lease=2", "7") as keeper:
         worker = bytes.fromhex(line(keeper))
         assert await store.abandoned() == []
         held = {each.worker: each.held for each in await store.workers()}
@@ -446,6 +447,23 @@ async def test_what_is_held_is_known_after_thousands_of_turns(
         assert mine.held == 20
         rows = await asyncio.gather(*(store.commit(end(row)) for row in rows))
     assert await execute(postgres, "SELECT * FROM tertulia.held") == []
+
+
+async def test_abandoned_turns_are_found_by_keys_however_many_sessions_there_are(
+    postgres: str, store: PostgresStore
+) -> None:
+    await store.commit(take(store, await store.commit(birth("s")), b"x" * 16))
+    text = """
+        INSERT INTO tertulia.sessions (uid, app, id, base, branch, seq, digest, epoch, visible,
+            marks, requests, input_tokens, output_tokens, status, created, active)
+        SELECT n::text::bytea, '', n::text, 0, 0, 0, '', 0, 0, 0, 0, 0, 0, 'open', 1, 1
+        FROM generate_series(1, 2000) n
+    """
+    await execute(postgres, text)
+    await execute(postgres, "ANALYZE tertulia.sessions")
+    plan = [each[0] for each in await execute(postgres, f"EXPLAIN {ABANDONED}", 100)]
+    assert [step for step in plan if "Scan" in step and "on sessions" in step]
+    assert not [step for step in plan if "Seq Scan on sessions" in step]
 
 
 async def test_after_a_restart_of_the_server_everybody_has_the_lease_to_come_back(

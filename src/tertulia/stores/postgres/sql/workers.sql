@@ -68,14 +68,20 @@ holders (worker) AS (
 )
 
 -- name: abandoned
+-- (OFFSET 0 keeps the order of the joins: by keys, from those who are dead to what they held)
 WITH RECURSIVE {holders}, dead AS MATERIALIZED (
     SELECT h.worker FROM holders h WHERE h.worker IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM tertulia.workers w WHERE w.worker = h.worker AND {alive}
     )
 )
-SELECT <session_columns>
-FROM dead d JOIN tertulia.held h USING (worker) JOIN tertulia.sessions s ON s.key = h.session
-WHERE s.holder = d.worker AND s.open_turn IS NOT NULL AND s.status <> 'deleted'
+SELECT <session_columns> FROM dead d
+CROSS JOIN LATERAL (
+    SELECT session FROM tertulia.held WHERE worker = d.worker OFFSET 0
+) h
+CROSS JOIN LATERAL (
+    SELECT * FROM tertulia.sessions WHERE key = h.session AND holder = d.worker
+        AND open_turn IS NOT NULL AND status <> 'deleted' OFFSET 0
+) s
 LIMIT $1
 
 -- name: take_seat
