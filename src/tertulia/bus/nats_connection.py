@@ -13,6 +13,7 @@ from threading import Lock
 from weakref import WeakSet
 
 from tertulia.bus.nats_address import parse, tls_context
+from tertulia.bus.nats_keys import read_key
 from tertulia.bus.nats_link import Heard, Link
 from tertulia.bus.nats_upkeep import Upkeep
 from tertulia.doors import Outcome
@@ -45,6 +46,7 @@ class NatsConnection:
         """
         self._address = parse(url)
         tls_context(self._address)
+        read_key(self._address.options)
         if find_spec("nats") is None:
             raise MissingExtra("nats", "nats-py")
         self._starting = Lock()

@@ -32,18 +32,21 @@ class UserKey:
         return base64.b64encode(self._key.sign(nonce.encode()))
 
 
-def read_seed(path: str) -> UserKey:
-    """The key in a file that holds nothing but a seed. Raises ConfigurationError."""
-    return UserKey(_read(path).strip())
+def read_key(options: dict[str, str]) -> tuple[UserKey, bytes | None] | None:
+    """The key of a user and the token (JWT) for it, from the file that ``creds`` or ``nkey`` names.
 
-
-def read_credentials(path: str) -> tuple[bytes, UserKey]:
-    """The token (JWT) and the key in a .creds file. Raises ConfigurationError."""
+    Raises ConfigurationError.
+    """
+    if "nkey" in options:
+        return UserKey(_read(options["nkey"]).strip()), None
+    if "creds" not in options:
+        return None
+    path = options["creds"]
     blocks: dict[str, str] = dict(_BLOCK.findall(_read(path)))
     token, seed = blocks.get("NATS USER JWT"), blocks.get("USER NKEY SEED")
     if token is None or seed is None:
         raise ConfigurationError(f"{path} is no credentials file of NATS, with a JWT and a seed")
-    return token.encode(), UserKey(seed)
+    return UserKey(seed), token.encode()
 
 
 def _read(path: str) -> str:

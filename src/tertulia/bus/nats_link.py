@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tertulia.bus.nats_address import Address, tls_context
-from tertulia.bus.nats_keys import read_credentials, read_seed
+from tertulia.bus.nats_keys import read_key
 from tertulia.errors import ConfigurationError
 
 CONNECTING = 5.0
@@ -149,15 +149,13 @@ class Link:
     def _credentials(self) -> dict[str, Any]:
         """What lets us in. Secrets are given when they are sent, and not where TLS is missing."""
         address = self._address
-        if "nkey" in address.options:
-            key = read_seed(address.options["nkey"])
+        if (found := read_key(address.options)) is not None:
+            key, token = found
+            self._client._auth_configured = True
+            if token is not None:
+                return {"signature_cb": key.sign, "user_jwt_cb": lambda: token}
             self._client._public_nkey = key.public
-            self._client._auth_configured = True
             return {"signature_cb": key.sign}
-        if "creds" in address.options:
-            token, key = read_credentials(address.options["creds"])
-            self._client._auth_configured = True
-            return {"signature_cb": key.sign, "user_jwt_cb": lambda: token}
         if address.token is not None:
             return {"token": lambda: self._secret(address.token)}
         if address.user is not None:
