@@ -107,12 +107,12 @@ class Wire:
 
 
 @asynccontextmanager
-async def serving(app: AgentApp) -> AsyncGenerator[Served]:
+async def serving(app: AgentApp, listener: socket.socket | None = None) -> AsyncGenerator[Served]:
     """Serve an app on loopback, with its own protocol, to the end of the block."""
+    listener = listener or socket.create_server(("127.0.0.1", 0))
     app.bind("127.0.0.1")
     options: dict[str, Any] = {**app._uvicorn(), "log_config": None}  # pyright: ignore[reportPrivateUsage]
     server = _Server(uvicorn.Config(app, **options))  # pyright: ignore[reportArgumentType]
-    listener = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await eventually(lambda: server.started or task.done())
     try:

@@ -22,13 +22,15 @@ from tertulia.live.agent import AgentNode
 from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
 from tertulia.server import api, pages
+from tertulia.server.asgi import Receive, Scope, Send
 from tertulia.server.auth import Authenticator, Principal, resolve, token_of
 from tertulia.server.frames import LiveCodec
 from tertulia.server.hub import Hub
 from tertulia.server.limits import Limits
+from tertulia.server.membership import Membership
 from tertulia.server.origins import host_allowed, is_loopback, origin_allowed
 from tertulia.server.redaction import redact_logs
-from tertulia.server.socket import LiveSocket, Receive, Scope, Send
+from tertulia.server.socket import LiveSocket
 from tertulia.server.telephony import Telephony
 from tertulia.swarm import Swarm
 from tertulia.swarm.node import SwarmNode
@@ -55,6 +57,10 @@ class AgentApp:
     `max_frame` bytes. `show_errors` says whether clients are told the texts of exceptions; None is
     only where no token is needed, on loopback. With `echo` the client's own events go back to it
     through the graph.
+
+    On a store of many machines, servers of one database carry a client to the one that has its
+    session. They reach each other over NATS, or over HTTP at the URL `advertise`, else
+    ``TERTULIA_ADVERTISE``, else where `run` listens.
     Raises ConfigurationError and InvalidInput.
     """
 
@@ -84,6 +90,7 @@ class AgentApp:
         echo: bool = False,
         show_errors: bool | None = None,
         path: str = "/ws",
+        advertise: str | None = None,
     ) -> None:
         self._setup = _setup_of(setup_handler, agent, swarms)
         self._auth = auth
@@ -108,6 +115,8 @@ class AgentApp:
         self._host: str | None = None
         self._resolved = False
         self._closing: Outcome[None] = Outcome()
+        self.membership = Membership(self.runtime.cluster, self.hub, self._carried, advertise)
+        """What this server is to others of the same database."""
         self.app = Starlette(routes=self._routes(agent, agents), lifespan=self._lifespan)
         """The Starlette application of everything but the live WebSocket."""
 
@@ -150,7 +159,7 @@ class AgentApp:
     def _uvicorn(self) -> dict[str, Any]:
         return {
             "ws": "tertulia.server.protocol:LiveProtocol",
-            "ws_max_size": self._limits.frame,
+            "ws_max_size": self.membership.frame_limit(self._limits.frame),
             "ws_ping_interval": self._heartbeat,
             "ws_ping_timeout": self._heartbeat,
             "ws_per_message_deflate": False,
@@ -169,6 +178,8 @@ class AgentApp:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if self._telephony is not None and self._telephony.serves(scope["path"]):
             return True  # signed instead
+        if scope["path"] == self.membership.path:
+            return True  # they show a secret
         if self._authenticator is None and not self._open_to(scope, headers.get(b"host")):
             return False
         if scope["type"] != "websocket":
@@ -212,9 +223,22 @@ class AgentApp:
             limits=self._limits,
         )
 
+    def _carried(self, user: str | None) -> LiveSocket:
+        """What serves a connection that another worker carries here, of somebody it knows."""
+        return LiveSocket(
+            self.hub,
+            self.runtime,
+            LiveCodec(self._limits.frame),
+            authenticator=None,
+            limits=self._limits,
+            user_of=lambda _: user,
+            carried=True,
+        )
+
     def _routes(self, agent: Runner | None, agents: Mapping[str, Runner] | None) -> list[BaseRoute]:
         routes: list[BaseRoute] = [
             *pages.routes(self),
+            *self.membership.routes(),
             *api.routes(
                 self.runtime,
                 agent=agent,
@@ -244,10 +268,12 @@ class AgentApp:
         await self.hub.check()
         self._find_swarms()
         try:
+            await self.membership.join()
             yield
         finally:
             self.leave()
             await self.hub.shut_down(self._finish_in)
+            self.membership.leave()
             if self._own_runtime:
                 await self.runtime.close()
 
@@ -263,6 +289,14 @@ class _Server(uvicorn.Server):
         """A signal came."""
         self._app.hub.stopping = True
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        if not self.should_exit and self.config.uds is None:
+            bound = [each for server in self.servers for each in server.sockets]
+            host, port = bound[0].getsockname()[:2]
+            await self._app.membership.bound(host, port, secure=self.config.is_ssl)
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         """Let those go who follow a log, then everybody."""
