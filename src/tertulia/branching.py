@@ -13,6 +13,7 @@ from tertulia.errors import RetentionRefused, SessionBusy, SessionExists
 from tertulia.floor import floor_at, set_floor
 from tertulia.opening import Opening
 from tertulia.stores.base import Branch, LogStore, Segment, SessionRow
+from tertulia.stores.moving import moved_away
 from tertulia.turns import own_turn
 from tertulia.view import View, owner_of, settle
 
@@ -79,6 +80,8 @@ async def fork(
     if await target.row() is not None:
         raise SessionExists(f"session {target.id!r} exists already", session_id=target.id)
     row = await source.existing(opening)
+    if row.status == "moved":
+        raise await moved_away(store, row)
     position = await settle(store, row, row.seq if at is None else at)
     owner = await owner_of(store, row, position)
     view = await View.at(store, row, position)

@@ -38,6 +38,7 @@ from tertulia.opening import Opening, creation, merge, unborn
 from tertulia.recovery import close_abandoned
 from tertulia.scoped import StateWrite, refuse_inside_update
 from tertulia.stores.base import Details, Input, Segment, SessionRow
+from tertulia.stores.moving import moved_away
 from tertulia.trimming import trim
 from tertulia.view import FLOORS, HIDDEN_GRACE, HOLES, UNSUMMARIZED, View
 
@@ -67,6 +68,8 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which it is taken away from a holder that lives."""
     ended: bool = False
     """Also when the conversation was ended."""
+    moved: bool = False
+    """Also when it was moved to another store: what is left here can be removed."""
     suspended: Literal["refuse", "keep", "close"] = "refuse"
     """What becomes of a turn that waits for an approval: it forbids the change, goes on waiting
     with the change as a part of it (so does one that was left behind), or is closed."""
@@ -302,6 +305,8 @@ class Conversation:
         if row is None:
             return creation(host, self.unborn(opening), opening)
         self.check_access(row, opening)
+        if row.status == "moved" and not how.moved:
+            raise await moved_away(host.store, row)
         if row.status == "ended" and not how.ended:
             raise SessionEnded(
                 f"session {self.id!r} was ended; await session.reopen() to go on",

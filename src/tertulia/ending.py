@@ -170,7 +170,7 @@ async def _remove(
     await conversation.enter()
     try:
         conversation.known = None
-        draft = await conversation.draft(opening, How(ended=True, suspended="keep"))
+        draft = await conversation.draft(opening, How(ended=True, moved=True, suspended="keep"))
         row = draft.row
         if draft.create:
             raise SessionNotFound(

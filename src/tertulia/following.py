@@ -16,6 +16,7 @@ from tertulia.errors import CursorExpired, InvalidInput
 from tertulia.events import Event, check_type
 from tertulia.opening import Opening
 from tertulia.stores.base import LogStore, Segment, SessionRow
+from tertulia.stores.moving import moved_away
 
 PAGE = 500
 _POLL = 1.0
@@ -96,7 +97,10 @@ async def cursor(conversation: Conversation, opening: Opening) -> str:
 async def follow(
     conversation: Conversation, opening: Opening, after: int | str | None
 ) -> AsyncIterator[Event]:
-    """Events after a position or cursor, as they come, until the session is deleted."""
+    """Events after a position or cursor, as they come, until the session is deleted.
+
+    Raises SessionMoved after the last one where it goes on in another store.
+    """
     store = conversation.host.store
     uid, position = _start(after, await store.incarnation())
     while True:
@@ -122,6 +126,8 @@ async def follow(
                 found = True
                 position = event.seq
                 yield event
+            if not found and row.status == "moved":
+                raise await moved_away(store, row)
             if not found:
                 await rung.within(_POLL)
         finally:

@@ -46,23 +46,7 @@ class Proof:
         if anchor is not None and not anchored:
             reason = "the anchor names another log: this session was created anew, or is another"
             return audit.Verification(ok=False, checked=0, head=row.digest.hex(), reason=reason)
-        source = await self._source(row)
-        chain = audit.ChainChecker(row.uid, source.start(), row.base, anchored)
-        fold = audit.Refold(source.start(), row.base)
-        async for record in self._records(row):
-            chain.feed(record)
-            fold.feed(record)
-        found = audit.verdict(chain, fold, row)
-        if found and row.visible >= 0:
-            shown = await (await self._conversation.view(row)).count()
-            if shown != row.visible:
-                return audit.Verification(
-                    ok=False,
-                    checked=found.checked,
-                    head=found.head,
-                    reason=f"the row says that {row.visible} messages are visible, not {shown}",
-                )
-        return found
+        return await verify_row(self._store, row, anchored)
 
     def _anchored(
         self, row: SessionRow, anchor: Mapping[str, Any] | None, key: bytes | None
@@ -107,36 +91,64 @@ class Proof:
         exporter: Exporter | None = None
         for index in range(len(logs) - 1, -1, -1):
             high = logs[index - 1].base if index else row.seq
-            source = await self._source(logs[index])
+            source = await _source(self._store, logs[index])
             if exporter is None:
                 exporter = audit.Exporter(source)
             else:
                 exporter.begin(source)
-            async for record in self._records(logs[index], high):
+            async for record in _records(self._store, logs[index], high):
                 yield exporter.line(record) + "\n"
         if exporter is not None:
             yield exporter.head(self._conversation.host.clock.now(), _facts(row)) + "\n"
 
-    async def _source(self, row: SessionRow) -> Source:
-        if row.parent is None:
-            return audit.Source(uid=row.uid)
-        first = await self._store.records([Segment(row.key, row.base, row.base + 1)])
-        body = body_of(first[0]) if first and first[0].type == events.SESSION_FORKED else {}
-        try:
-            uid, digest = bytes.fromhex(body["parent"]), bytes.fromhex(body["digest"])
-        except (KeyError, ValueError, TypeError):
-            uid, digest = b"", b""
-        return audit.Source(uid=row.uid, parent_uid=uid, base=row.base, parent_digest=digest)
 
-    async def _records(self, row: SessionRow, high: int | None = None) -> AsyncIterator[Record]:
-        position, end = row.base, row.seq if high is None else high
-        while position < end:
-            page = await self._store.records([Segment(row.key, position, end)], PAGE)
-            for record in page:
-                yield record
-            if not page:
-                return
-            position = page[-1].seq
+async def verify_row(
+    store: LogStore, row: SessionRow, anchored: Mapping[int, bytes] | None = None
+) -> Verification:
+    """Recompute the chain of a session, and refold its row from its log. Raises StoreCorrupt."""
+    source = await _source(store, row)
+    chain = audit.ChainChecker(row.uid, source.start(), row.base, anchored)
+    fold = audit.Refold(source.start(), row.base)
+    async for record in _records(store, row):
+        chain.feed(record)
+        fold.feed(record)
+    found = audit.verdict(chain, fold, row)
+    if found and row.visible >= 0:
+        position = row.seq if row.open_turn is None else row.open_turn - 1
+        shown = await (await View.at(store, row, position)).count()
+        if shown != row.visible:
+            return audit.Verification(
+                ok=False,
+                checked=found.checked,
+                head=found.head,
+                reason=f"the row says that {row.visible} messages are visible, not {shown}",
+            )
+    return found
+
+
+async def _source(store: LogStore, row: SessionRow) -> Source:
+    if row.parent is None:
+        return audit.Source(uid=row.uid)
+    first = await store.records([Segment(row.key, row.base, row.base + 1)])
+    body = body_of(first[0]) if first and first[0].type == events.SESSION_FORKED else {}
+    try:
+        uid, digest = bytes.fromhex(body["parent"]), bytes.fromhex(body["digest"])
+    except (KeyError, ValueError, TypeError):
+        uid, digest = b"", b""
+    return audit.Source(uid=row.uid, parent_uid=uid, base=row.base, parent_digest=digest)
+
+
+async def _records(
+    store: LogStore, row: SessionRow, high: int | None = None
+) -> AsyncIterator[Record]:
+    position, end = row.base, row.seq if high is None else high
+    while position < end:
+        page = await store.records([Segment(row.key, position, end)], PAGE)
+        for record in page:
+            yield record
+        if not page:
+            return
+        position = page[-1].seq
 
 
 def _facts(row: SessionRow) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tertulia.opening import Opening
 from tertulia.recovery import staged_messages, turn_records
 from tertulia.scoped import staged_writes
 from tertulia.stores.base import SessionRow
+from tertulia.stores.moving import moved_away
 from tertulia.turns import Turn, own_turn
 from tertulia.usage import Usage
 
@@ -122,6 +123,8 @@ async def _give_back(conversation: Conversation) -> None:
 async def _open_row(conversation: Conversation, opening: Opening) -> SessionRow:
     """The row of a session with a turn that nobody holds."""
     row = await conversation.existing(opening)
+    if row.status == "moved":
+        raise await moved_away(conversation.host.store, row)
     if row.status == "ended":
         raise SessionEnded(f"session {conversation.id!r} was ended", session_id=conversation.id)
     if row.open_turn is None:

@@ -54,7 +54,7 @@ class RowFacts(Protocol):
 
     @property
     def status(self) -> str:
-        """`open`, `ended` or `deleted`."""
+        """`open`, `ended`, `moved` or `deleted`."""
         ...
 
 
@@ -109,8 +109,9 @@ class Refold:
             ("seq", self.seq, row.seq),
             ("digest", self.digest.hex(), row.digest.hex()),
             ("open_turn", self.open_turn, row.open_turn),
-            ("status", "ended" if self.ended else "open", row.status),
         ]
+        if row.status != "moved":
+            facts.append(("status", "ended" if self.ended else "open", row.status))
         if self.usage is not None:
             facts.append(("usage", self.usage, row.usage))
         if self._calls is not None:

@@ -17,7 +17,7 @@ from tertulia.server.problems import shown as error_shown
 from tertulia.stores.base import Receipt, SessionRow
 from tertulia.usage import Usage
 
-Status = Literal["open", "ended", "deleted"]
+Status = Literal["open", "ended", "moved", "deleted"]
 
 REFUSED = {"policy": ("message", "text"), "rescue": ("message", "text", "reason")}
 """Where events carry what a swarm has kept from its client, by their sources."""

@@ -96,7 +96,8 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     """1 when floors, 2 when cuts, 4 when holes exist in its chain, added up: what to look for."""
     usage: Usage = Usage()
     """What the model requests of its own events consumed; not those of a parent."""
-    status: Literal["open", "ended", "deleted"] = "open"
+    status: Literal["open", "ended", "moved", "deleted"] = "open"
+    """`moved`: it goes on in another store, and can only be read here."""
     created: int
     active: int
     """Time of the last activity, in microseconds."""

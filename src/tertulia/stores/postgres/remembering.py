@@ -55,10 +55,15 @@ async def put(db: Connection, scope: MemoryScope, rows: Sequence[MemoryRow]) -> 
     async with db.transaction():
         for each in rows:
             await _check_sources(db, each)
-        await db.execute(SQL["add_owner"], *_place(scope), urandom(SALT_BYTES))
-        owner = await find_owner(db, scope)
-        for each in rows if owner is not None else ():
-            await _put(db, owner or Owner(0, b""), each)
+        await keep(db, scope, rows)
+
+
+async def keep(db: Connection, scope: MemoryScope, rows: Sequence[MemoryRow]) -> None:
+    """Write memories wherever they come from; the connection is in a transaction of the caller."""
+    await db.execute(SQL["add_owner"], *_place(scope), urandom(SALT_BYTES))
+    owner = await find_owner(db, scope)
+    for each in rows if owner is not None else ():
+        await _put(db, owner or Owner(0, b""), each)
 
 
 async def _check_sources(db: Connection, memory: MemoryRow) -> None:

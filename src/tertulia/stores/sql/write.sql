@@ -2,7 +2,8 @@
 UPDATE sessions
 SET branch = ?, seq = ?, digest = ?, epoch = ?, holder = ?, open_turn = ?, open_calls = ?,
     visible = ?, marks = ?, requests = ?, input_tokens = ?, output_tokens = ?, active = ?
-WHERE key = ? AND seq = ? AND digest = ? AND epoch = ? AND holder IS ? AND status <> 'deleted'
+WHERE key = ? AND seq = ? AND digest = ? AND epoch = ? AND holder IS ?
+  AND status NOT IN ('deleted', 'moved')
 
 -- name: change_rarely
 UPDATE sessions SET status = ?, due_at = ?, user = ? WHERE key = ?

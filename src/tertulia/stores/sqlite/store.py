@@ -16,10 +16,10 @@ from tertulia.stores import living, queries
 from tertulia.stores.base import Change, Level, SessionRow, StoreStats
 from tertulia.stores.bells import Bells
 from tertulia.stores.database import Database
-from tertulia.stores.operations import EngineStore
 from tertulia.stores.sqlite import connection, files, locks, processes
 from tertulia.stores.sqlite.batches import Batches
 from tertulia.stores.sqlite.jobs import Job, change_job, lone_job, write_job
+from tertulia.stores.sqlite.moving import SQLiteMoves
 from tertulia.stores.sqlite.readers import Readers
 from tertulia.stores.sqlite.writer import Writer
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class SQLiteStore(EngineStore):
+class SQLiteStore(SQLiteMoves):
     """Sessions, state and documents in one file; opened on first use.
 
     Reads run in the calling thread on a connection lent for one query. Writes go to one thread,

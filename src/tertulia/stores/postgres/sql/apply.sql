@@ -11,7 +11,7 @@ output_tokens = coalesce(c.output_tokens, s.output_tokens), active = c.active
 
 -- name: fence
 s.key = c.key AND s.seq = c.old_seq AND s.digest = c.old_digest AND s.epoch = c.old_epoch
-AND s.holder IS NOT DISTINCT FROM c.old_holder AND s.status <> 'deleted'
+AND s.holder IS NOT DISTINCT FROM c.old_holder AND s.status NOT IN ('deleted', 'moved')
 
 -- name: advance
 -- (only heads and events: what most changes are)
