@@ -75,6 +75,8 @@ class HttpPipe:
         self._lock = threading.Lock()
         self._links: dict[Link, Outbox] = {}
         self._connecting: dict[bytes, Outcome[Link]] = {}
+        self._conversing: set[Outcome[None]] = set()
+        """Connections made from here, each given when it is closed."""
         self._ground: Ground | None = None
         self._closed = False
 
@@ -102,8 +104,11 @@ class HttpPipe:
         return outcome.result()
 
     async def close(self) -> None:
-        """Let nobody in any more; the connections end with their links."""
+        """Let nobody in any more, and wait until the connections made from here are closed."""
         self._closed = True
+        until = monotonic() + 3 * _FLUSHING
+        for ended in tuple(self._conversing):
+            await ended.within(until - monotonic())
 
     # -- those who connect to us
 
@@ -195,17 +200,18 @@ class HttpPipe:
     async def _connect(
         self, ground: Ground, worker: bytes, until: float, outcome: Outcome[Link]
     ) -> None:
+        link: Link | None = None
+        error: AgentError = NotDelivered("the connections to others are closed")
         try:
             socket = await self._socket(ground, worker, until)
             link, outbox = self._new(ground, worker, began=True)
             ground.thread.start(self._converse(link, outbox, socket))
-            outcome.set_result(link)
-        except AgentError as error:
-            outcome.set_error(error)
+        except AgentError as raised:
+            error = raised
         finally:
-            outcome.set_error(NotDelivered("the connections to others are closed"))
-            with self._lock:
+            with self._lock:  # first: who is told may ask again at once
                 self._connecting.pop(worker, None)
+            outcome.set_error(error) if link is None else outcome.set_result(link)
 
     async def _socket(self, ground: Ground, worker: bytes, until: float) -> ClientConnection:
         try:
@@ -234,10 +240,18 @@ class HttpPipe:
                 return None
             return data.encode() if isinstance(data, str) else data
 
+        ended: Outcome[None] = Outcome()
+        self._conversing.add(ended)
         try:
             await self._carry(link, outbox, receive, socket.send)
         finally:
-            await socket.close()
+            try:
+                await socket.close()
+            except asyncio.CancelledError:
+                socket.transport.abort()  # the thread ends, and would leave it open
+                raise
+            self._conversing.discard(ended)
+            ended.set_result(None)
 
 
 def endpoint(url: str) -> str:
