@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -47,14 +48,16 @@ class Peer(Child):
 
     def __init__(self, pipe: str, address: str, found: Found) -> None:
         super().__init__(str(Path(__file__).with_name("peer")), pipe, address)
-        try:
-            told = json.loads(self.hear())
-        except BaseException:
-            self.clean_up()
-            raise
-        self.worker = bytes.fromhex(told["worker"])
+        self._found = found
+
+    @functools.cached_property
+    def worker(self) -> bytes:
+        """Its uid, once it serves."""
+        told = json.loads(self.hear())
+        worker = bytes.fromhex(told["worker"])
         if "url" in told:
-            found[self.worker] = Row(told["url"], told["secret"])
+            self._found[worker] = Row(told["url"], told["secret"])
+        return worker
 
 
 class _Server(uvicorn.Server):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -13,6 +14,7 @@ from tests.cluster.peer import handlers
 
 from tertulia.bus.nats_connection import NatsConnection
 from tertulia.cluster import HttpPipe, NatsPipe, NotDelivered, Switchboard
+from tertulia.cluster.links import BEAT, SILENCE
 from tertulia.errors import WorkerLost
 from tertulia.server.peers import Peers
 from tertulia.testing.servers import NatsServer
@@ -147,6 +149,19 @@ async def test_a_worker_that_is_not_on_nats_is_reached_over_http(nats: str, foun
         await here.close()
         await there.close()
     await connection.close()
+
+
+async def test_a_worker_whose_loop_is_blocked_is_not_lost(nats: str) -> None:
+    async with (
+        nats_board(os.urandom(16), nats, handlers) as here,
+        nats_board(os.urandom(16), nats, handlers) as there,
+    ):
+        channel = await here.open(there.worker, "echo", b"")
+        assert await channel.receive() == b""
+        threading.Event().wait(SILENCE + 2 * BEAT)  # what blocks holds up no beat
+        await channel.send(b"still here")
+        assert await channel.receive() == b"still here"
+        await channel.close()
 
 
 async def test_what_is_no_frame_is_dropped_and_counted(nats: str) -> None:

@@ -107,6 +107,10 @@ class HttpPipe:
         """Let nobody in any more, and wait until the connections made from here are closed."""
         self._closed = True
         until = monotonic() + 3 * _FLUSHING
+        with self._lock:
+            connecting = tuple(self._connecting.values())
+        for outcome in connecting:
+            await outcome.within(until - monotonic())
         for ended in tuple(self._conversing):
             await ended.within(until - monotonic())
 
@@ -205,7 +209,9 @@ class HttpPipe:
         try:
             socket = await self._socket(ground, worker, until)
             link, outbox = self._new(ground, worker, began=True)
-            ground.thread.start(self._converse(link, outbox, socket))
+            ended: Outcome[None] = Outcome()
+            self._conversing.add(ended)
+            ground.thread.start(self._converse(link, outbox, socket, ended))
         except AgentError as raised:
             error = raised
         finally:
@@ -229,7 +235,9 @@ class HttpPipe:
             _log.debug("a worker could not be reached", exc_info=error)
             raise NotDelivered(f"its address cannot be connected to: {error}") from None
 
-    async def _converse(self, link: Link, outbox: Outbox, socket: ClientConnection) -> None:
+    async def _converse(
+        self, link: Link, outbox: Outbox, socket: ClientConnection, ended: Outcome[None]
+    ) -> None:
         """Carry a link over a connection of ours, and close that at the end."""
         from websockets.exceptions import ConnectionClosed
 
@@ -240,8 +248,6 @@ class HttpPipe:
                 return None
             return data.encode() if isinstance(data, str) else data
 
-        ended: Outcome[None] = Outcome()
-        self._conversing.add(ended)
         try:
             await self._carry(link, outbox, receive, socket.send)
         finally:

@@ -117,12 +117,7 @@ class Switchboard:
         """
         _check_kind(kind)
         check_size(head)
-        if worker == self.worker:
-            raise InvalidInput("this is the worker itself; do here what its handler would do")
-        if self._thread is None or self._closing:
-            raise UsageError("the switchboard is not started, or closed")
-        if self.channels >= self._limit:
-            raise ChannelClosed("too many channels are open here; close some", reason="too many")
+        self._check_may_open(worker)
         until = monotonic() + OPENING
         why: list[str] = []
         for pipe in self._pipes:
@@ -203,7 +198,7 @@ class Switchboard:
 
     def refusal(self, kind: str) -> str | None:
         """Why a channel of a kind cannot be opened here; None where it can."""
-        if self._closing:
+        if self._closing or self._loop is None or self._loop.is_closed():
             reason = CLOSING
         elif kind not in self._handlers:
             reason = "the worker does not serve this kind of channel"
@@ -229,6 +224,14 @@ class Switchboard:
         channel.on_over = call.cancel_soon
 
     # -- inside
+
+    def _check_may_open(self, worker: bytes) -> None:
+        if worker == self.worker:
+            raise InvalidInput("this is the worker itself; do here what its handler would do")
+        if self._thread is None or self._closing:
+            raise UsageError("the switchboard is not started, or closed")
+        if self.channels >= self._limit:
+            raise ChannelClosed("too many channels are open here; close some", reason="too many")
 
     def _all(self) -> tuple[Link, ...]:
         with self._lock:
