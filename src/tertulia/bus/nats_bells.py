@@ -15,6 +15,8 @@ MAX_SESSIONS = 12_500
 """How many sessions are named; a message for more of them says that all may have changed."""
 _WIDTH = 8
 """Bytes of a session's key, and of who rings."""
+_ALL = b"*"
+"""What stands for the sessions where they are too many."""
 
 log = logging.getLogger("tertulia.nats")
 
@@ -57,7 +59,7 @@ class NatsBells:
         self._connection.start()
         self._undo = [
             self._connection.subscribe(self._subject, self._heard),
-            self._connection.on_change(lambda _: self._store.ring_here(None)),
+            self._connection.on_change(self._changed),
         ]
         self._store.carry_bells(self._carry)
 
@@ -69,20 +71,32 @@ class NatsBells:
         for each in undo:
             each()
 
+    def _changed(self, connected: bool) -> None:
+        """Look at everything: at once, or as soon as bells are sure to be heard here.
+
+        That is when a message of our own comes back, which names nobody.
+        """
+        if not connected or not self._connection.publish(self._subject, self._id):
+            self._store.ring_here(None)
+
     def _carry(self, sessions: Collection[int]) -> bool:
         """Ring elsewhere; False where that cannot be done now. On the store's thread."""
-        named = () if len(sessions) > MAX_SESSIONS else sessions
-        packed = struct.pack(f"<{len(named)}q", *named)
-        return not sessions or self._connection.publish(self._subject, self._id + packed)
+        many = len(sessions) > MAX_SESSIONS
+        named = _ALL if many else struct.pack(f"<{len(sessions)}q", *sessions)
+        return not sessions or self._connection.publish(self._subject, self._id + named)
 
     def _heard(self, subject: str, data: bytes, reply: str) -> None:
-        """Somebody rings; nobody named means everybody. On the connection's thread."""
-        count, left = divmod(len(data) - _WIDTH, _WIDTH)
-        if count < 0 or left:
+        """Somebody rings. On the connection's thread."""
+        who, named = data[:_WIDTH], data[_WIDTH:]
+        if len(who) < _WIDTH or (len(named) % _WIDTH and named != _ALL):
             self._ignored += 1
-        elif not data.startswith(self._id):
-            named = struct.unpack_from(f"<{count}q", data, _WIDTH)
-            self._store.ring_here(named or None)
+        elif who == self._id:
+            if not named:
+                self._store.ring_here(None)
+        elif named == _ALL:
+            self._store.ring_here(None)
+        elif named:
+            self._store.ring_here(struct.unpack(f"<{len(named) // _WIDTH}q", named))
 
 
 def _subject(name: str, database: str) -> str:

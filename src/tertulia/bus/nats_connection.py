@@ -134,12 +134,21 @@ class NatsConnection:
         Where it is there already, that is told too. Returns the undo.
         """
         number = next(self._numbers)
-        self._told[number] = tell
-        self.call_soon(lambda: self._tell(number) if self._connected else None)
+        alive = [True]
+
+        def begin() -> None:
+            if alive:
+                self._told[number] = tell
+                if self._connected:
+                    self._tell(number)
 
         def undo() -> None:
+            alive.clear()
             self._told.pop(number, None)
 
+        with self._starting:
+            if not self.call_soon(begin):
+                self._told[number] = tell
         return undo
 
     def call_soon(self, work: Callable[[], object]) -> bool:
