@@ -13,7 +13,7 @@ from tests.live.serving import Served, serving
 
 from tertulia import Agent, AgentApp, Runtime
 from tertulia.agents.protocol import Finished, ModelEvent, ModelRequest, TextDelta
-from tertulia.live import AgentNode, AgentSession
+from tertulia.live import AgentNode, AgentSession, Node
 
 
 class Stepping:
