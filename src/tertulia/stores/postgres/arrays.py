@@ -2,15 +2,18 @@
 
 A statement names such a table as ``<change>``; `Statement` numbers its columns. Arrays are
 unnested in a select list, side by side: as a table in FROM each of them would first be copied
-into a store of its own.
+into a store of its own. Those of numbers travel as text, because the driver takes its time to
+find out of each element of a list that it is no list.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import count
+from itertools import count, repeat
 from typing import Any
+
+import msgspec
 
 from tertulia.stores.postgres.rows import Values
 
@@ -52,8 +55,15 @@ TABLES = {
 Rows = Mapping[str, Sequence[Values]]
 
 
+NUMBERS = frozenset({"int", "bigint"})
 OFTEN_ONE = frozenset({"change", "event"})
 """Tables of which the only row comes as it is: PostgreSQL then reads it like constants."""
+
+_NUMBERS = {
+    name: [column.rpartition(" ")[2] in NUMBERS for column in columns.split(", ")]
+    for name, columns in TABLES.items()
+}
+_json = msgspec.json.Encoder().encode
 
 
 class Statement:
@@ -75,10 +85,9 @@ class Statement:
             given = rows.get(name, ())
             if name in single:
                 result += given[0]
-            elif given:
-                result += map(_array, zip(*given, strict=True))
             else:
-                result += [[]] * (TABLES[name].count(", ") + 1)
+                columns = zip(*given, strict=True) if given else repeat(())
+                result += map(_array, _NUMBERS[name], columns)
         return result
 
     def _make(self, single: frozenset[str]) -> str:
@@ -86,14 +95,24 @@ class Statement:
 
         def table(found: re.Match[str]) -> str:
             name, alias = found[1], found[2] or found[1]
-            form = "${}::{}" if name in single else "unnest(${}::{}[])"
             columns = [column.split(" ") for column in TABLES[name].split(", ")]
-            listed = [f"{form.format(next(places), kind)} AS {column}" for column, kind in columns]
+            form = _plain if name in single else _unnested
+            listed = [f"{form(next(places), kind)} AS {column}" for column, kind in columns]
             return f"(SELECT {', '.join(listed)}) AS {alias.strip()}"
 
         return re.sub(r"<(\w+)>( [a-z]\b)?", table, self._text)
 
 
-def _array(column: Sequence[Any]) -> Sequence[Any]:
-    """A column as an array; nothing of one without values, which are NULL beside the others."""
-    return [] if column[0] is None and column.count(None) == len(column) else column
+def _plain(place: int, kind: str) -> str:
+    return f"${place}::{kind}"
+
+
+def _unnested(place: int, kind: str) -> str:
+    return f"unnest(${place}{'::text' if kind in NUMBERS else ''}::{kind}[])"
+
+
+def _array(numbers: bool, column: Sequence[Any]) -> Any:
+    """A column as an array; an empty one gives NULL beside others that are longer."""
+    if not column or (column[0] is None and column.count(None) == len(column)):
+        column = ()
+    return f"{{{_json(column)[1:-1].decode()}}}" if numbers else column

@@ -109,7 +109,7 @@ class Batch:
         return job.plain or (job.place not in self._rich and self._is_new_shared(job))
 
     def _is_new_shared(self, job: Job) -> bool:
-        return self._shared.isdisjoint(map(rows.shared_place, job.change.shared))
+        return job.plain or self._shared.isdisjoint(map(rows.shared_place, job.change.shared))
 
     def rows(self) -> dict[str, list[Values]]:
         """The rows of each table of the statement; the number of a chain is its place."""
