@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from contextvars import ContextVar
 from functools import partial
@@ -181,11 +182,24 @@ async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseExceptio
 
 
 async def _watch(turn: Turn, task: asyncio.Task[Any] | None) -> None:
-    """Cancel the task of a turn when somebody asks the turn to stop."""
-    while not await turn.stop.within(LISTEN_SECONDS):
-        try:
-            await turn.listen()
-        except StoreError:
-            continue  # the next commit of the turn says so too; until then it can be stopped here
+    """Cancel the task of a turn when somebody asks the turn to stop.
+
+    Who looks into the inbox may wait long for a store that does not answer; a request from here is
+    seen meanwhile.
+    """
+    looking: asyncio.Task[None] | None = None
+    try:
+        while not await turn.stop.within(LISTEN_SECONDS):
+            if looking is None or looking.done():
+                looking = asyncio.ensure_future(_look(turn))
+    finally:
+        if looking is not None:
+            looking.cancel()
     if task is not None:
         task.cancel()
+
+
+async def _look(turn: Turn) -> None:
+    """Look for requests of other processes; where the store fails, the next commit says so too."""
+    with contextlib.suppress(StoreError):
+        await turn.listen()
