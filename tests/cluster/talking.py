@@ -54,14 +54,20 @@ async def load(client: Client, seconds: float = 0.02) -> AsyncGenerator[More]:
             ending.set()
 
 
-async def held(address: str, session: str) -> bytes:
-    """Wait until somebody holds a session; who that is."""
+async def held(address: str, *sessions: str) -> bytes:
+    """Wait until somebody holds each of these sessions; who holds the last one."""
     async with Runtime(address) as runtime:
-        while True:
-            row = await runtime.store.find(None, session)
-            if row is not None and row.holder is not None:
-                return row.holder
-            await asyncio.sleep(0.02)
+        holder = None
+        for session in sessions:
+            while (holder := await _holder(runtime, session)) is None:
+                await asyncio.sleep(0.02)
+        assert holder is not None
+        return holder
+
+
+async def _holder(runtime: Runtime, session: str) -> bytes | None:
+    row = await runtime.store.find(None, session)
+    return None if row is None else row.holder
 
 
 async def gone(address: str, worker: bytes) -> None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow_crash
 
 
 @pytest.mark.parametrize(
-    "kills", [4, pytest.param(40, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]
+    "kills", [2, pytest.param(40, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]
 )
 async def test_all_that_was_acknowledged_survives_kill_9_at_any_moment(
     postgres: str, kills: int
@@ -73,7 +73,7 @@ async def test_turns_at_once_from_two_processes_are_all_answered_in_order(
 async def test_a_holder_that_was_stopped_for_longer_than_its_lease_writes_nothing(
     postgres: str,
 ) -> None:
-    with child_of("holds", postgres, "s") as holder:
+    with child_of("holds", f"{postgres}?lease=2", "s") as holder:
         assert holder.hear() == "holds"
         holder.stop()
         async with Runtime(postgres) as runtime:
@@ -89,6 +89,7 @@ async def test_a_holder_that_was_stopped_for_longer_than_its_lease_writes_nothin
             assert await session.verify()
 
 
+@pytest.mark.soak
 async def test_a_holder_that_lives_is_not_robbed_when_the_server_restarts() -> None:
     server = PostgresServer()
     try:
@@ -113,6 +114,7 @@ async def test_a_holder_that_lives_is_not_robbed_when_the_server_restarts() -> N
         server.close()
 
 
+@pytest.mark.soak
 async def test_a_server_that_ends_again_and_again_under_load_loses_nothing() -> None:
     server = PostgresServer()
     facts: list[Fact] = []

@@ -6,7 +6,8 @@ SETTINGS is JSON: store, bus (or null), host, port, skew (seconds that its clock
 when its standard input does, so that it never outlives who started it.
 
 What is said decides the answer: "slow 0.2 TEXT" is answered after so many seconds, "never TEXT"
-begins and does not end, "count TEXT" calls a tool first, and all else is answered at once.
+begins and does not end, "count TEXT" calls a tool first, and all else is answered at once. It
+writes "began: …" when its model is asked, and "stopped: …" when that was cut off.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tertulia import Agent, AgentApp, RunContext, Runtime, Swarm, tool
+from tertulia import Agent, AgentApp, Message, RunContext, Runtime, Swarm, tool
 from tertulia.agents.protocol import Finished, ModelEvent, ModelRequest, TextDelta, ToolCallMade
 from tertulia.clock import MICROSECONDS, SystemClock
 from tertulia.messages import ToolCall
@@ -47,6 +48,15 @@ class Obedient:
             yield TextDelta(f"counted {last.text}")
             yield Finished("stop")
             return
+        print(f"began: {last.text}", flush=True)
+        try:
+            async for event in self._answer(last):
+                yield event
+        except BaseException:
+            print(f"stopped: {last.text}", flush=True)
+            raise
+
+    async def _answer(self, last: Message) -> AsyncIterator[ModelEvent]:
         verb, _, rest = last.text.partition(" ")
         if verb == "count":
             yield ToolCallMade(ToolCall(f"call-{last.id}", "count", {}))
