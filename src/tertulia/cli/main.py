@@ -53,6 +53,7 @@ COMMANDS = {
     "restore": "upkeep",
     "doctor": "upkeep",
     "migrate": "migrating",
+    "move": "moving",
     "cluster": "cluster",
 }
 """The module of each command, which is imported when the command is called."""
