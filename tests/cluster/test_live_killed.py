@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.client.live_app import words
-from tests.client.serving import EAGER, Reader, Served, said_in
+from tests.client.serving import APP, EAGER, Reader, Served, said_in
 from tests.cluster.live_workers import Balancer, balanced
 from tests.live.talking import eventually
 
@@ -29,7 +29,7 @@ class Worker(Served):
 
     def __init__(self, folder: Path, store: str, **env: str) -> None:
         folder.mkdir()
-        super().__init__(folder, "agent", **env)
+        super().__init__(folder, "agent", APP, **env)
         self.store = f"{store}?lease={LEASE:g}"
 
 

@@ -66,6 +66,9 @@ class AgentApp:
 
     session_class: type[AgentSession] = AgentSession
     """What is made for each client."""
+    _authenticator: Authenticator | None = None
+    _host: str | None = None
+    _resolved = False
 
     def __init__(  # noqa: PLR0913 its settings, all by name
         self,
@@ -111,9 +114,6 @@ class AgentApp:
         """Where sessions are kept."""
         for swarm in swarms:
             self.runtime.clients.add(swarm)
-        self._authenticator: Authenticator | None = None
-        self._host: str | None = None
-        self._resolved = False
         self._closing: Outcome[None] = Outcome()
         self.membership = Membership(self.runtime.cluster, self.hub, self._carried, advertise)
         """What this server is to others of the same database."""
