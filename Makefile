@@ -51,8 +51,9 @@ test: setup-dev ## run the tests, but for the long ones (ARGS="-k name")
 soak: setup-dev ## run the long tests: kill -9, power loss, load
 	@exec .venv/bin/python -m pytest -m soak $(ARGS)
 
-test-system: setup-dev ## run the tests that use the whole system from outside: a browser, a full disk
+test-system: setup-dev ## run the tests that use the whole system: a browser, a full disk, a cut network
 	@.venv/bin/python scripts/setup_chromium.py
+	@.venv/bin/python scripts/setup_iproute.py
 	@exec .venv/bin/python -m pytest -m system $(ARGS)
 
 bench: ## run the benchmarks, the neighbours beside us, in .venv-bench
