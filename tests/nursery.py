@@ -22,6 +22,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -73,7 +74,7 @@ class Fork:
         self._stopped = False
         heard, told = os.pipe()
         taken, given = os.pipe()
-        self.stdin: IO[str] = os.fdopen(given, "w")
+        self.stdin: IO[str] = os.fdopen(given, "w", encoding="utf-8", errors="surrogateescape")
         self.stdout: IO[str] | None = None
         out = stdout
         if stdout is None:
@@ -163,6 +164,27 @@ class Fork:
         if len(data or b"") != LENGTH.size:
             raise EOFError("the nursery ended")
         return int(LENGTH.unpack(data)[0])
+
+
+def finished(
+    words: list[str], stdin: str, *, cwd: Path, env: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """A program that ran to its end, and what it said. Raises subprocess.TimeoutExpired."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        fork = Fork(words, stdout=out, stderr=err, cwd=cwd, env=env)
+        try:
+            with contextlib.suppress(BrokenPipeError), fork.stdin as pipe:
+                pipe.write(stdin)
+            status = fork.wait(timeout)
+        finally:
+            fork.close()
+        said = [_text(file) for file in (out, err)]
+    return subprocess.CompletedProcess(words, status, *said)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="surrogateescape").replace("\r\n", "\n")
 
 
 class Nursery:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.nursery import finished
+
 from tertulia import Runtime
 
 PROGRAM = (sys.executable, "-m", "tertulia")
@@ -38,13 +40,9 @@ class Program:
         self, *words: str, stdin: str = "", store: str | None = "", **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; `store` None leaves the option out."""
-        return subprocess.run(
-            [*PROGRAM, *words, *self._option(store)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="surrogateescape",
+        return finished(
+            ["-m", "tertulia", *words, *self._option(store)],
+            stdin,
             cwd=self.folder,
             env=environment(self.folder, **env),
             timeout=30,
