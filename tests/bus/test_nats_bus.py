@@ -306,6 +306,7 @@ async def test_without_nats_listeners_here_get_their_events() -> None:
             assert one.lost == 2
             server.stop()
             server.start()
+            assert await other.connection.ready(10)
             await eventually(lambda: one.wants("elsewhere", "a.b"))
             one.publish(numbered(3, "elsewhere"))
             await eventually(lambda: numbers(heard) == [1, 2, 3])

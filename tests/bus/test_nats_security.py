@@ -51,20 +51,25 @@ async def works(url: str) -> None:
         assert "s3cret" not in f"{one!r} {one.url}"
 
 
-async def refused(url: str, caplog: pytest.LogCaptureFixture) -> str:
-    """What the log says of a server that does not let us in."""
+async def refused(url: str, caplog: pytest.LogCaptureFixture, says: str) -> None:
+    """The server does not let us in, and the log says why."""
     caplog.clear()
     one = NatsConnection(url)
     with caplog.at_level(logging.DEBUG):
         one.start()
-        await eventually(lambda: "no connection to NATS at" in caplog.text)
-        assert not await one.ready(0.2)
+        await eventually(lambda: any(says in each for each in warnings(caplog)))
+        assert not await one.ready(0.1)
         await one.close()
-    warned = [each for each in caplog.records if each.levelno >= logging.WARNING]
-    assert len(warned) == 1, "it is said once"
+    told = warnings(caplog)
+    assert len(set(told)) == len(told), "each reason is said once"
+    assert all(url.rpartition("@")[2].partition("?")[0] in each for each in told)
     assert not any(each.exc_info for each in caplog.records)
     assert "s3cret" not in caplog.text
-    return warned[0].getMessage()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says without being asked for more."""
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 async def test_a_user_with_the_right_password_is_let_in(
@@ -74,9 +79,7 @@ async def test_a_user_with_the_right_password_is_let_in(
     with serving(tmp_path, config) as host:
         await works(f"nats://ann:{QUOTED}@{host}")
         for wrong in (f"ann:{QUOTED}x@", f"{QUOTED}@", ""):
-            told = await refused(f"nats://{wrong}{host}", caplog)
-            assert "'Authorization Violation'" in told
-            assert host in told
+            await refused(f"nats://{wrong}{host}", caplog, "Authorization Violation")
 
 
 async def test_a_token_is_given_in_either_of_two_ways(
@@ -85,7 +88,7 @@ async def test_a_token_is_given_in_either_of_two_ways(
     with serving(tmp_path, f'authorization {{ token: "{SECRET}" }}') as host:
         await works(f"nats://{host}?token={QUOTED}&name=a")
         await works(f"nats://{QUOTED}@{host}")
-        assert "Authorization" in await refused(f"nats://{host}?token={QUOTED}x", caplog)
+        await refused(f"nats://{host}?token={QUOTED}x", caplog, "Authorization Violation")
 
 
 async def test_a_user_may_have_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,8 +98,8 @@ async def test_a_user_may_have_a_key(tmp_path: Path, caplog: pytest.LogCaptureFi
     config = f"authorization {{ users: [ {{ nkey: {UserKey(seed).public} }} ] }}"
     with serving(tmp_path, config) as host:
         await works(f"nats://{host}?nkey={tmp_path / 'right.nk'}")
-        told = await refused(f"nats://{host}?nkey={tmp_path / 'wrong.nk'}", caplog)
-        assert "Authorization Violation" in told
+        wrong = f"nats://{host}?nkey={tmp_path / 'wrong.nk'}"
+        await refused(wrong, caplog, "Authorization Violation")
         assert seed not in caplog.text
 
 
@@ -129,9 +132,9 @@ async def test_tls_is_checked_with_the_authority_that_is_named(
     with serving(tmp_path, config) as host:
         who = f"tls://ann:{QUOTED}@{host}"
         await works(f"{who}?tls_ca={ours.path}&{mine}")
-        assert "certificate" in await refused(f"{who}?tls_ca={other.path}&{mine}", caplog)
-        assert "certificate" in await refused(f"{who}?{mine}", caplog)
-        await refused(f"{who}?tls_ca={ours.path}", caplog)
+        await refused(f"{who}?tls_ca={other.path}&{mine}", caplog, "certificate verify failed")
+        await refused(f"{who}?{mine}", caplog, "certificate verify failed")
+        await refused(f"{who}?tls_ca={ours.path}", caplog, "no connection")
 
 
 async def test_a_password_is_not_sent_to_a_server_without_the_tls_that_was_asked_for(
@@ -140,10 +143,8 @@ async def test_a_password_is_not_sent_to_a_server_without_the_tls_that_was_asked
     trace = tmp_path / "trace"
     config = f'trace: true\nlog_file: "{trace}"'
     with serving(tmp_path, config) as host:
-        told = await refused(f"tls://ann:{QUOTED}@{host}", caplog)
-        assert "does not speak TLS" in told
-        assert "does not speak TLS" in await refused(f"tls://{host}", caplog)
-        assert "does not speak TLS" in await refused(f"tls://{host}?token={QUOTED}", caplog)
+        for who, option in ((f"ann:{QUOTED}@", ""), ("", ""), ("", f"?token={QUOTED}")):
+            await refused(f"tls://{who}{host}{option}", caplog, "does not speak TLS")
         sent = [line for line in trace.read_text().splitlines() if "CONNECT" in line]
         assert not [line for line in sent if "ann" in line or "auth_token" in line]
 

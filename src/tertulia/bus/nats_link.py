@@ -74,6 +74,9 @@ class Link:
         try:
             await asyncio.wait_for(self._connect(), CONNECTING)
             self._check_tls()
+        except AttributeError:  # asyncio gives nats-py no transport where TLS ended as it began
+            self._error = ConnectionResetError("the server closed the connection at once")
+            return False
         except Exception as error:
             if self._error is None or not _is_vague(error):
                 self._error = error
@@ -125,7 +128,7 @@ class Link:
         self._ended = True
         transport = getattr(self._client, "_transport", None)
         writer = getattr(transport, "_io_writer", None)
-        if writer is not None:
+        if writer is not None and writer.transport is not None:
             writer.transport.abort()
 
     async def _connect(self) -> None:
