@@ -11,11 +11,12 @@ from typing import Protocol
 
 from tertulia.bus.nats_bells import NatsBells
 from tertulia.bus.nats_connection import NatsConnection
+from tertulia.cluster.calls import Handler
 from tertulia.cluster.channels import Channel
 from tertulia.cluster.http import HttpPipe
 from tertulia.cluster.nats import NatsPipe
 from tertulia.cluster.pipes import Pipe
-from tertulia.cluster.switchboard import Handler, Switchboard
+from tertulia.cluster.switchboard import Switchboard
 from tertulia.doors import current_loop
 from tertulia.errors import AgentError
 from tertulia.stores.base import LogStore
@@ -100,9 +101,8 @@ class Cluster:
     async def close(self) -> None:
         """Speak with nobody any more."""
         starting, self._starting = self._starting, None
-        if starting is not None and current_loop() is self._loop:
-            await (await starting).close()
         self._loop = self.http = None
+        await _closed(starting)
         if self._undo is not None:
             self._undo()
         ringing = self._ringing
@@ -116,12 +116,13 @@ class Cluster:
         starting = self._starting
         if starting is None or (self._loop is not None and self._loop.is_closed()):
             self._loop = asyncio.get_running_loop()
-            starting = self._starting = self._loop.create_task(self._start())
+            starting = self._starting = self._loop.create_task(self._start(starting))
         if starting.done():
             return starting.result()
         return await asyncio.shield(starting)
 
-    async def _start(self) -> Switchboard:
+    async def _start(self, before: asyncio.Task[Switchboard] | None) -> Switchboard:
+        await _closed(before)
         self.http = HttpPipe(self.store.find_worker)
         pipes: list[Pipe] = [self.http]
         if self._connection is not None:
@@ -182,6 +183,16 @@ class Cluster:
         self.lapsed = lapsed
         for told in self._told:
             told(lapsed)
+
+
+async def _closed(starting: asyncio.Task[Switchboard] | None) -> None:
+    """Close a switchboard that has started, from any loop."""
+    if starting is None or starting.cancelled():
+        return
+    if not starting.done():
+        starting.cancel()
+    elif starting.exception() is None:
+        await starting.result().close()
 
 
 async def _begun(bells: NatsBells) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from tertulia.cluster.links import NotDelivered
+from tertulia.cluster.lines import NotDelivered
 from tertulia.errors import WorkerLost
 from tertulia.handle import conversation_of
 from tertulia.swarm.answer import Answer
@@ -73,6 +73,7 @@ class Seat:
         cluster = self._cluster
         if cluster is None:
             return
+        await cluster.start()
         lapses = cluster.lapses
         other = await cluster.take_seat(self._place)
         if other is not None:
