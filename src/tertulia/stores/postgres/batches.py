@@ -8,7 +8,7 @@ waits for the next one, and so does all that comes after it for the same session
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Hashable
 from typing import Any
 
@@ -113,10 +113,9 @@ class Batch:
 
     def rows(self) -> dict[str, list[Values]]:
         """The rows of each table of the statement; the number of a chain is its place."""
-        tables: dict[str, list[Values]] = {}
+        tables: defaultdict[str, list[Values]] = defaultdict(list)
         for number, chain in enumerate(self.chains.values()):
-            for name, values in _chain_rows(number, chain):
-                tables.setdefault(name, []).append(values)
+            _add_rows(tables, number, chain)
         return tables
 
 
@@ -163,19 +162,18 @@ def _is_certain(change: Change) -> bool:
     return unique and not change.take and all(write.expect is None for write in writes)
 
 
-def _chain_rows(number: int, chain: list[Job]) -> list[tuple[str, Values]]:
+def _add_rows(tables: dict[str, list[Values]], number: int, chain: list[Job]) -> None:
     first, last = chain[0].change, chain[-1].change
-    found: list[tuple[str, Values]] = []
     if first.create:
-        found.append(("birth", rows.birth_values(number, first.after)))
+        tables["birth"].append(rows.birth_values(number, first.after))
     else:
-        found.append(("change", rows.change_values(number, first.before, last.after)))
+        tables["change"].append(rows.change_values(number, first.before, last.after))
+    events = tables["event"]
     for job in chain:
-        change = job.change
-        found += [("event", (number, *msgspec.structs.astuple(each))) for each in change.records]
+        events += [(number, *msgspec.structs.astuple(each)) for each in job.change.records]
         if not job.plain:
-            found += _rich_rows(number, change, alone=job.alone)
-    return found
+            for name, values in _rich_rows(number, job.change, alone=job.alone):
+                tables[name].append(values)
 
 
 def _rich_rows(number: int, change: Change, *, alone: bool) -> list[tuple[str, Values]]:

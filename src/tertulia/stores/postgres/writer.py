@@ -44,7 +44,8 @@ class Writer:
         self._closing = False
         self._under_way: set[Hashable] = set()
         """The places of what is being written."""
-        self._news = asyncio.Event()
+        self._idle: list[asyncio.Future[None]] = []
+        """The lanes that have nothing to do."""
         self.statistics = Statistics()
 
     @property
@@ -71,14 +72,19 @@ class Writer:
     # -- on the loop of the store
 
     def nudge(self) -> None:
-        """There is something to write, or to end."""
-        self._news.set()
+        """There is something to write."""
+        while self._idle:
+            waiter = self._idle.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def finish(self) -> None:
         """Take no more, and end when what waits is written."""
         with self._lock:
             self._closing = True
-        self.nudge()
+        while self._idle:
+            self.nudge()
 
     def refuse_all(self, error: Exception) -> None:
         """Give up what waits."""
@@ -97,15 +103,16 @@ class Writer:
             with self._lock:
                 batch, alone = gather(self._waiting, self._under_way)
                 idle = not batch.chains and not alone
-                if idle:
-                    self._asleep = True
-                    self._news.clear()
+                self._asleep = idle or bool(self._idle)
             if not idle:
+                if self._waiting:
+                    self.nudge()
                 await self._write_some(connections, url, batch, alone)
             elif self._closing:
                 return
             else:
-                await self._news.wait()
+                self._idle.append(asyncio.get_running_loop().create_future())
+                await self._idle[-1]
 
     async def _write_some(
         self, connections: Connections, url: str, batch: Batch, alone: list[Job]

@@ -27,24 +27,28 @@ async def write(connection: Connection, batch: Batch) -> list[Job]:
     Where a chain is refused only its first job is decided: the others may still be right.
     """
     statement = ADVANCE if batch.plain else APPLY
-    again = [job for job in batch.jobs if job.sent]
-    found = await connection.fetch(*statement.call(batch.rows()))
-    keys: dict[int, int] = {each[0]: each[1] for each in found}
+    keys: dict[int, int] = dict(await connection.fetch(*statement.call(batch.rows())))
     decided: list[Job] = []
     for number, chain in enumerate(batch.chains.values()):
-        if number in keys:
-            for job in chain:
-                job.result = _result(job.change, keys[number])
-            decided += chain
-        else:
+        key = keys.get(number)
+        if key is None:
             decided.append(chain[0])
-    refused = [job for job in decided if job.result is None]
-    if again and refused:
-        await find_out(connection, [job for job in refused if job in again])
+            continue
+        for job in chain:
+            job.result = _result(job.change, key)
+        decided += chain
+    if len(keys) < len(batch.chains):
+        await _refuse(connection, [job for job in decided if job.result is None])
+    return decided
+
+
+async def _refuse(connection: Connection, refused: list[Job]) -> None:
+    """Give those their error that were not written by an earlier attempt either."""
+    if again := [job for job in refused if job.sent]:
+        await find_out(connection, again)
     for job in refused:
         if job.result is None and job.error is None:
             job.error = refusal(job.change)
-    return decided
 
 
 async def write_alone(connection: Connection, job: Job) -> None:
