@@ -78,8 +78,8 @@ lock: ## make requirements/*.txt again, with the newest versions
 	@$(COMPILE) --output-file requirements/lock.txt requirements/lock.in
 	@$(COMPILE) --output-file requirements/runtime.txt --all-extras pyproject.toml requirements/runtime.in
 	@$(COMPILE) --output-file requirements/dev.txt requirements/dev.in
-	@$(COMPILE) --output-file requirements/bench.txt --extra server --override requirements/bench.override \
-		pyproject.toml requirements/bench.in
+	@$(COMPILE) --output-file requirements/bench.txt --extra server --extra postgres \
+		--override requirements/bench.override pyproject.toml requirements/bench.in
 
 clean: ## remove the environments, caches and demo databases
 	rm -rf .venv .venv-bench .venv-lock .venv*.lock build dist demo.db demo.db-* demo.db.workers .coverage htmlcov

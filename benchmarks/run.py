@@ -25,6 +25,7 @@ from benchmarks import (
     live_graph,
     live_socket,
     media,
+    postgres_append,
     reads,
     results,
     swarm,
@@ -42,6 +43,7 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "swarm": swarm.measure,
     "live_graph": live_graph.measure,
     "live_socket": live_socket.measure,
+    "postgres_append": postgres_append.measure,
 }
 SYNC_DECIDES = {"append", "concurrent", "agents", "swarm"}
 NAMES = (*ON_MEDIA, "importtime")
@@ -80,6 +82,8 @@ def media_of(name: str, chosen: str | None) -> Sequence[str]:
     """All media where the sync decides, else the RAM disk, or the one that was asked for."""
     if chosen is not None:
         return [chosen]
+    if name == "postgres_append":
+        return postgres_append.MEDIA
     return media.NAMES if name in SYNC_DECIDES else ["ram"]
 
 

@@ -149,8 +149,9 @@ async def append(systems: Opened, options: Options) -> list[Result]:
 async def concurrent(systems: Opened, options: Options) -> list[Result]:
     """Many sessions at once, one task each; a task waits for its own turns only."""
     names = [f"conversation-{number}" for number in range(options["sessions"])]
-    each = turns(options["turns"], 2)
-    made = await drivers(systems, options, 2)
+    per_turn = options.get("messages_per_turn", 2)
+    each = turns(options["turns"], per_turn)
+    made = await drivers(systems, options, per_turn)
     for driver in made:
         await driver.begin(names, each[0])
     for _ in range(options["rounds"]):

@@ -37,13 +37,16 @@ class LangGraph(System):
     distributions = ("langgraph", "langgraph-checkpoint-sqlite")
 
     async def open(self, folder: Path) -> None:
-        self.answers: dict[str, Message] = {}
         self.manager = AsyncSqliteSaver.from_conn_string(str(folder / "langgraph.db"))
+        self.compile(await self.manager.__aenter__())
+
+    def compile(self, saver: Any) -> None:
+        self.answers: dict[str, Message] = {}
         graph = StateGraph(MessagesState)
         graph.add_node("answer", self.answer)
         graph.add_edge(START, "answer")
         graph.add_edge("answer", END)
-        self.graph = graph.compile(checkpointer=await self.manager.__aenter__())
+        self.graph = graph.compile(checkpointer=saver)
 
     async def answer(self, state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
         answer = self.answers[config.get("configurable", {})["thread_id"]]
