@@ -27,7 +27,8 @@ async def write(connection: Connection, batch: Batch) -> list[Job]:
     Where a chain is refused only its first job is decided: the others may still be right.
     """
     statement = ADVANCE if batch.plain else APPLY
-    keys: dict[int, int] = dict(await connection.fetch(*statement.call(batch.rows())))
+    found = await connection.fetch(*statement.call(batch.rows()))
+    keys: dict[int, int] = {each[0]: each[1] for each in found}
     decided: list[Job] = []
     for number, chain in enumerate(batch.chains.values()):
         key = keys.get(number)
