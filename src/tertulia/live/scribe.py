@@ -173,14 +173,19 @@ class Scribe:
         return [(each, kind != facts.TURN_STARTED) for each, kind in said if each is not None]
 
     async def _end_answers(self, told: Sequence[Event]) -> None:
-        """Give the answer of a turn its end, where a process died between the two."""
-        asked = [event for event in told if event.type == facts.TURN_STARTED]
-        if not asked or "request" not in live_of(asked[-1].body):
-            return
-        turn = asked[-1].turn
-        ended = await end_of(self._session, turn)
-        if ended is not None and all((event.body or {}).get("turn") != turn for event in told):
-            await self.write([Said(end_event(ended), turn=turn)], "out")
+        """Give the answers of turns their end, where a process died between the two, or another
+        closed the turn that it had left."""
+        given = {(event.body or {}).get("turn") for event in told}
+        said: list[Said] = []
+        for event in told:
+            asked = event.type == facts.TURN_STARTED and "request" in live_of(event.body)
+            if not asked or event.turn in given:
+                continue
+            ended = await end_of(self._session, event.turn)
+            if ended is not None:
+                said.append(Said(end_event(ended), turn=event.turn))
+        if said:
+            await self.write(said, "out")
 
     async def close(self) -> None:
         """Settle what is owed, as far as no turn is in the way."""
