@@ -54,8 +54,8 @@ class Host(Protocol):
         ...
 
     @property
-    def slots(self) -> Slots | None:
-        """How many turns run at once in this process; None for any number."""
+    def slots(self) -> Slots:
+        """The places for the turns that run at once in this process."""
         ...
 
     @property

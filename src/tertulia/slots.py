@@ -19,13 +19,13 @@ async def take(
     seconds: float | None,
     before: Callable[[], Awaitable[None]] = _at_once,
 ) -> Slots | None:
-    """Where to give the place back; None where there is no limit, and inside of another turn.
+    """Where to give the place back; None inside of another turn, which has one.
 
     Where it has to be waited for, `before` is awaited first. Raises SessionBusy when too many
     wait, and TurnTimeout after `seconds` (None: 600).
     """
     slots = conversation.host.slots
-    if slots is None or in_turn():
+    if in_turn():
         return None
     if slots.try_enter():
         return slots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -119,8 +120,8 @@ class Runtime:
         return self._model
 
     @property
-    def slots(self) -> Slots | None:
-        """How many turns run at once in this process; None for any number."""
+    def slots(self) -> Slots:
+        """The places for the turns that run at once in this process: `taken` says how many do."""
         return self._slots
 
     @property
@@ -359,10 +360,10 @@ def bus_of(bus: Bus | str | None, clock: Clock) -> Bus:
     return bus
 
 
-def slots_of(max_turns: int | None) -> Slots | None:
-    """How many turns may run at once. Raises InvalidInput."""
+def slots_of(max_turns: int | None) -> Slots:
+    """The places for turns. Raises InvalidInput."""
     if max_turns is None:
-        return None
+        return Slots(sys.maxsize, MAX_WAITING)
     if type(max_turns) is not int or not 1 <= max_turns <= MAX_TURNS:
         raise InvalidInput(f"max_turns is a whole number from 1 to {MAX_TURNS}, not {max_turns!r}")
     return Slots(max_turns, MAX_WAITING)

@@ -16,17 +16,16 @@ from starlette.routing import BaseRoute
 
 from tertulia import settings as configured
 from tertulia.agents.runner import Runner
+from tertulia.bus import Bus
 from tertulia.doors import Outcome
 from tertulia.errors import ConfigurationError, InvalidInput, Unauthorized
-from tertulia.live.agent import AgentNode
 from tertulia.live.session import AgentSession, Settings, Setup
 from tertulia.runtime import Runtime
-from tertulia.server import api, pages
+from tertulia.server import api, given, pages
 from tertulia.server.asgi import Receive, Scope, Send
 from tertulia.server.auth import Authenticator, Principal, resolve, token_of
 from tertulia.server.frames import LiveCodec
 from tertulia.server.hub import Hub
-from tertulia.server.limits import Limits
 from tertulia.server.membership import Membership
 from tertulia.server.origins import host_allowed, is_loopback, origin_allowed
 from tertulia.server.redaction import redact_logs
@@ -34,6 +33,7 @@ from tertulia.server.socket import LiveSocket
 from tertulia.server.telephony import Telephony
 from tertulia.swarm import Swarm
 from tertulia.swarm.node import SwarmNode
+from tertulia.sweeping import Sweeper
 from tertulia.wire.frames import MAX_FRAME
 
 _log = logging.getLogger("tertulia.server")
@@ -48,7 +48,8 @@ class AgentApp:
     the setup handler adds. One of them alone, without a setup handler and an agent, is answered by
     a `SwarmNode`.
 
-    `store` is an address or a store, `runtime` a Runtime of yours. `auth` is ``Token(…)``,
+    `store` is an address or a store, `bus` and `max_turns` are those of a `Runtime`; `runtime` is
+    one of yours. `auth` is ``Token(…)``,
     ``JWT(…)`` or ``"off"``; None needs no token on loopback, and refuses to serve other addresses.
     `origins` are the web origins that may connect beside the server's own, `hosts` the names under
     which a server without authentication may be reached. `resume_for` is for how many seconds a
@@ -78,6 +79,8 @@ class AgentApp:
         agents: Mapping[str, Runner] | None = None,
         swarms: Sequence[Swarm] = (),
         store: Any = None,
+        bus: Bus | str | None = None,
+        max_turns: int | None = None,
         runtime: Runtime | None = None,
         auth: Authenticator | str | None = None,
         origins: Sequence[str] | str | None = None,
@@ -95,27 +98,33 @@ class AgentApp:
         path: str = "/ws",
         advertise: str | None = None,
     ) -> None:
-        self._setup = _setup_of(setup_handler, agent, swarms)
+        self._setup = given.setup_of(setup_handler, agent, swarms)
         self._auth = auth
         self._show_errors = show_errors
-        self._origins = _texts(origins, "origins")
-        self._hosts = _texts(hosts, "hosts")
+        self._origins = given.texts(origins, "origins")
+        self._hosts = given.texts(hosts, "hosts")
         self._telephony = telephony
         self.path = path
         """Where the WebSocket is."""
-        self._heartbeat = _positive(heartbeat, "heartbeat")
-        self._finish_in = _positive(finish_in, "finish_in", zero=True)
-        self._limits = _limits(max_connections, max_frame, rate, init_in)
-        waiting = _positive(resume_for, "resume_for", zero=True)
+        self._heartbeat = given.positive(heartbeat, "heartbeat")
+        self._finish_in = given.positive(finish_in, "finish_in", zero=True)
+        self._limits = given.limits(max_connections, max_frame, rate, init_in)
+        waiting = given.positive(resume_for, "resume_for", zero=True)
         self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo), self.session_class)
         """The live sessions of this process."""
         self._own_runtime = runtime is None
-        self.runtime = runtime or Runtime(configured.store() if store is None else store)
+        if runtime is not None and (bus, max_turns) != (None, None):
+            raise InvalidInput(
+                "bus= and max_turns= belong to the runtime that you pass: give them to it"
+            )
+        self.runtime = runtime or Runtime(
+            configured.store() if store is None else store, bus=bus, max_turns=max_turns
+        )
         """Where sessions are kept."""
         for swarm in swarms:
             self.runtime.clients.add(swarm)
         self._closing: Outcome[None] = Outcome()
-        self.membership = Membership(self.runtime.cluster, self.hub, self._carried, advertise)
+        self.membership = Membership(self.runtime, self.hub, self._carried, advertise)
         """What this server is to others of the same database."""
         self.app = Starlette(routes=self._routes(agent, agents), lifespan=self._lifespan)
         """The Starlette application of everything but the live WebSocket."""
@@ -267,11 +276,14 @@ class AgentApp:
         redact_logs()
         await self.hub.check()
         self._find_swarms()
+        sweeper = Sweeper(self.runtime)
         try:
             await self.membership.join()
+            sweeper.start()
             yield
         finally:
             self.leave()
+            await sweeper.close()
             await self.hub.shut_down(self._finish_in)
             self.membership.leave()
             if self._own_runtime:
@@ -302,54 +314,3 @@ class _Server(uvicorn.Server):
         """Let those go who follow a log, then everybody."""
         self._app.leave()
         await super().shutdown(sockets)
-
-
-def _setup_of(setup: Setup | None, agent: Runner | None, swarms: Sequence[Swarm]) -> Setup:
-    if setup is not None:
-        if not callable(setup):  # pyright: ignore[reportUnnecessaryComparison]
-            raise InvalidInput(
-                f"the setup handler is an async function, not {setup!r}{_hint(setup)}"
-            )
-        return setup
-    if agent is None and len(swarms) != 1:
-        raise InvalidInput(
-            "the setup handler is an async function; give one, or agent=, or one swarm in swarms="
-        )
-
-    async def answered(session: AgentSession) -> None:
-        session.add_node(SwarmNode(swarms[0]) if agent is None else AgentNode(agent))
-        await session.start()
-        await session.wait_until_complete()
-
-    return answered
-
-
-def _hint(given: Any) -> str:
-    """Where something else than a setup handler goes."""
-    if isinstance(given, Swarm):
-        return "; write AgentApp(swarms=[…])"
-    return "; write AgentApp(agent=…)" if isinstance(given, Runner) else ""
-
-
-def _limits(connections: int, frame: int, rate: float | None, init_in: float) -> Limits:
-    return Limits(
-        connections=int(_positive(connections, "max_connections")),
-        frame=int(_positive(frame, "max_frame")),
-        rate=None if rate is None else _positive(rate, "rate"),
-        init_in=_positive(init_in, "init_in"),
-    )
-
-
-def _texts(value: Sequence[str] | str | None, name: str) -> tuple[str, ...] | str | None:
-    if value is None or value == "*":
-        return cast("str | None", value)
-    if isinstance(value, str):
-        raise InvalidInput(f"{name} is a list of texts, or '*': [{value!r}]")
-    return tuple(value)
-
-
-def _positive(value: float, name: str, *, zero: bool = False) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not number or value != value or value < 0 or (value == 0 and not zero):  # noqa: PLR0124
-        raise InvalidInput(f"{name} is {value!r}; it is a number above 0")
-    return value

@@ -229,7 +229,7 @@ class Hub:
             _log.error("the setup handler is not ready: %s", self.not_ready)
 
     async def _checked(self) -> str | None:
-        runtime = Runtime("memory:")
+        runtime = Runtime("memory:", bus="local:")
         try:
             with hosts.using(runtime):
                 session = self._kind(runtime.session("startup-validation"), checking=True)

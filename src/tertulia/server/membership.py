@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 
 from tertulia.cluster.frames import FRAME_LIMIT
 from tertulia.errors import ConfigurationError, StoreError
+from tertulia.runtime import Runtime
 from tertulia.server import carrying
 from tertulia.server.asgi import Receive, Scope, Send
 from tertulia.server.hub import Hub
@@ -38,12 +39,13 @@ class Membership:
 
     def __init__(
         self,
-        cluster: Cluster | None,
+        runtime: Runtime,
         hub: Hub,
         socket: Callable[[str | None], LiveSocket],
         url: str | None,
     ) -> None:
-        self._cluster = cluster
+        self._runtime = runtime
+        self._cluster = runtime.cluster
         self._hub = hub
         self._socket = socket
         self._said = _checked(url or os.environ.get(_ADVERTISE) or None)
@@ -73,6 +75,7 @@ class Membership:
             return
         self._forget = cluster.on_lapse(self._hub.lapse)
         cluster.serve(carrying.KIND, self._carried)
+        cluster.store.report_load(self._load)
         await cluster.start()
         if self._said is not None:
             await self._advertise(cluster, self._said)
@@ -94,6 +97,17 @@ class Membership:
         name = f"[{host}]" if ":" in host else host
         await self._advertise(cluster, f"{'https' if secure else 'http'}://{name}:{port}")
 
+    def _load(self) -> dict[str, Any]:
+        """What the others are told of this worker. On the thread of the store."""
+        slots = self._runtime.slots
+        return {
+            "turns": slots.taken,
+            "waiting": slots.waiting,
+            "connections": self._hub.connections,
+            "sessions": self._hub.held,
+            "clients": len(self._runtime.client_sessions()),
+        }
+
     async def _advertise(self, cluster: Cluster, url: str) -> None:
         try:
             await cluster.advertise(url)
@@ -105,6 +119,8 @@ class Membership:
         if self._forget is not None:
             self._forget()
             self._forget = None
+        if self._cluster is not None:
+            self._cluster.store.report_load(None)
 
     async def _carried(self, data: bytes, channel: Channel) -> None:
         """A connection that another worker carries here."""
