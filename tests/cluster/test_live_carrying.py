@@ -247,7 +247,9 @@ async def test_a_worker_whose_lease_runs_out_tells_its_clients_to_come_back(post
             await idle.connection.close(1001)
             async with one.connected() as first:
                 await first.init("far")
+                await first.connection.close(1001)
             await far.init("far")
+            assert one.lives == ["far", "idle", "near"]
             for wire in (near, far):
                 await wire.says("a |go b")
                 await wire.until(ResponseChunk)
