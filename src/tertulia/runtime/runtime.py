@@ -272,7 +272,13 @@ class Runtime:
         `progress` is told the pages copied and how many there are. Blocks this thread. Raises
         UsageError for a store that is no file, and InvalidInput when the file exists.
         """
-        sqlite.maintenance.backup(self._file(), path, progress)
+        sqlite.maintenance.backup(
+            self._file(
+                "pg_dump copies a database while it is used, and pg_basebackup a whole server"
+            ),
+            path,
+            progress,
+        )
 
     @staticmethod
     def restore(source: str, target: str) -> maintenance.Restored:
@@ -284,13 +290,17 @@ class Runtime:
 
     def doctor(self) -> maintenance.Checkup:
         """Examine the store: damage, file system, sizes, the processes that have it open."""
-        return sqlite.maintenance.check(self._file())
+        return sqlite.maintenance.check(
+            self._file("use `tertulia doctor --store …` or `tertulia cluster`")
+        )
 
-    def _file(self) -> str:
+    def _file(self, instead: str) -> str:
         store = self.store
-        if not isinstance(store, SQLiteStore):
-            raise UsageError(f"{store.url} is no file; this is for sqlite stores")
-        return store.path
+        if isinstance(store, SQLiteStore):
+            return store.path
+        if self._cluster is not None:
+            raise UsageError(f"{store.url} is a database, and no file: {instead}")
+        raise UsageError(f"{store.url} is no file; this is for sqlite stores")
 
     # -- life
 
