@@ -113,13 +113,7 @@ class AgentApp:
         self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo), self.session_class)
         """The live sessions of this process."""
         self._own_runtime = runtime is None
-        if runtime is not None and (bus, max_turns) != (None, None):
-            raise InvalidInput(
-                "bus= and max_turns= belong to the runtime that you pass: give them to it"
-            )
-        self.runtime = runtime or Runtime(
-            configured.store() if store is None else store, bus=bus, max_turns=max_turns
-        )
+        self.runtime = _runtime(runtime, store, bus, max_turns)
         """Where sessions are kept."""
         for swarm in swarms:
             self.runtime.clients.add(swarm)
@@ -314,3 +308,17 @@ class _Server(uvicorn.Server):
         """Let those go who follow a log, then everybody."""
         self._app.leave()
         await super().shutdown(sockets)
+
+
+def _runtime(
+    runtime: Runtime | None, store: Any, bus: Bus | str | None, max_turns: int | None
+) -> Runtime:
+    """The runtime that was given, or one of its own. Raises InvalidInput and ConfigurationError."""
+    if runtime is None:
+        address = configured.store() if store is None else store
+        return Runtime(address, bus=bus, max_turns=max_turns)
+    if (bus, max_turns) != (None, None):
+        raise InvalidInput(
+            "bus= and max_turns= belong to the runtime that you pass: give them to it"
+        )
+    return runtime
