@@ -98,26 +98,26 @@ class AgentApp:
         path: str = "/ws",
         advertise: str | None = None,
     ) -> None:
-        self._setup = given.setup_of(setup_handler, agent, swarms)
         self._auth = auth
         self._show_errors = show_errors
         self._origins = given.texts(origins, "origins")
         self._hosts = given.texts(hosts, "hosts")
         self._telephony = telephony
+        self._closing: Outcome[None] = Outcome()
         self.path = path
         """Where the WebSocket is."""
         self._heartbeat = given.positive(heartbeat, "heartbeat")
         self._finish_in = given.positive(finish_in, "finish_in", zero=True)
         self._limits = given.limits(max_connections, max_frame, rate, init_in)
         waiting = given.positive(resume_for, "resume_for", zero=True)
-        self.hub = Hub(self._setup, Settings(resume_for=waiting, echo=echo), self.session_class)
+        setup = given.setup_of(setup_handler, agent, swarms)
+        self.hub = Hub(setup, Settings(resume_for=waiting, echo=echo), self.session_class)
         """The live sessions of this process."""
-        self._own_runtime = runtime is None
         self.runtime = _runtime(runtime, store, bus, max_turns)
         """Where sessions are kept."""
+        self._own_runtime = runtime is None
         for swarm in swarms:
             self.runtime.clients.add(swarm)
-        self._closing: Outcome[None] = Outcome()
         self.membership = Membership(self.runtime, self.hub, self._carried, advertise)
         """What this server is to others of the same database."""
         self.app = Starlette(routes=self._routes(agent, agents), lifespan=self._lifespan)
