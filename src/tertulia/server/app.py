@@ -109,9 +109,10 @@ class AgentApp:
         self._heartbeat = given.positive(heartbeat, "heartbeat")
         self._finish_in = given.positive(finish_in, "finish_in", zero=True)
         self._limits = given.limits(max_connections, max_frame, rate, init_in)
-        waiting = given.positive(resume_for, "resume_for", zero=True)
-        setup = given.setup_of(setup_handler, agent, swarms)
-        self.hub = Hub(setup, Settings(resume_for=waiting, echo=echo), self.session_class)
+        settings = Settings(
+            resume_for=given.positive(resume_for, "resume_for", zero=True), echo=echo
+        )
+        self.hub = Hub(given.setup_of(setup_handler, agent, swarms), settings, self.session_class)
         """The live sessions of this process."""
         self.runtime = _runtime(runtime, store, bus, max_turns)
         """Where sessions are kept."""
