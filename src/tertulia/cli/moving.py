@@ -46,7 +46,7 @@ def move(
     Each session can only be read in the old store from then on. After an interruption, the same
     command goes on. Exit status: 0 when all was moved, 1 when something was left (it is named).
     """
-    click.echo(f"from: {places.shown(source)}\nto: {places.shown(target)}", err=True)
+    click.echo(f"store: {places.shown(source)}, to {places.shown(target)}", err=True)
     bar = Bar("move")
 
     async def work() -> Moved:

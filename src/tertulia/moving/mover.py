@@ -1,10 +1,11 @@
-"""Moving a store: its values, then its sessions one after the other, parents before their forks."""
+"""Moving a store: its values, then its sessions, parents before their forks."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from time import monotonic
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +38,8 @@ from tertulia.stores.moving import (
 WAIT = 60.0
 PAUSE = 0.1
 """Seconds between two looks at sessions whose turn is running."""
+AT_ONCE = 8
+"""Sessions that are moved at the same time; each has a page or two in memory."""
 TELL_AFTER = 100
 """Sessions after which the store that is moved from is told what has arrived."""
 FATAL = (StoreUnavailable, StoreReadOnly, StoreClosed, OutcomeUnknown)
@@ -45,6 +48,19 @@ FATAL = (StoreUnavailable, StoreReadOnly, StoreClosed, OutcomeUnknown)
 
 class Waits(Exception):
     """A session cannot be moved yet; says why."""
+
+    def __init__(self, why: str, *, on_parent: bool = False) -> None:
+        super().__init__(why)
+        self.on_parent = on_parent
+        """Whether it waits for the session that it forked off, and not for itself."""
+
+
+class Waiting(NamedTuple):
+    """A session that waits."""
+
+    values: SessionValues
+    waits: Waits
+    until: float
 
 
 async def move(
@@ -197,31 +213,66 @@ class Mover:
                     await ends.target.discard(Arrival(ends.from_, uid))
 
     async def _sessions(self) -> None:
-        waiting: dict[bytes, tuple[SessionValues, float]] = {}
         async for row in sessions(self._ends.source, self._ends.app):
             self._total += _events(row)
+        waiting: dict[bytes, Waiting] = {}
+        together: list[Row] = []
         async for row in sessions(self._ends.source, self._ends.app):
-            values = SessionValues(*row.values)
-            if await self._tried(row) is not None:
-                waiting[values.uid] = (values, monotonic() + self._wait)
-        while waiting:
-            for uid, (values, until) in list(waiting.items()):
-                row = await self._ends.source.session(uid)
-                why = None if row is None else await self._tried(row)
-                if why is None:
-                    del waiting[uid]
-                elif monotonic() >= until:
-                    del waiting[uid]
-                    self._leave(values, why)
-            await asyncio.sleep(PAUSE if waiting else 0)
+            forked = SessionValues(*row.values).parent is not None
+            if forked or len(together) == AT_ONCE:
+                await self._try_all(together, waiting)
+                together = []
+            together.append(row)
+            if forked:
+                await self._try_all(together, waiting)
+                together = []
+        await self._try_all(together, waiting)
+        while await self._waited(waiting):  # noqa: ASYNC110 - watching each would take as many bells
+            await asyncio.sleep(PAUSE)
 
-    async def _tried(self, row: Row) -> str | None:
+    async def _try_all(self, rows: list[Row], waiting: dict[bytes, Waiting]) -> None:
+        """Move sessions at the same time, none of which forked off another of them."""
+        found = await asyncio.gather(*map(self._tried, rows), return_exceptions=True)
+        for row, waits in zip(rows, found, strict=True):
+            if isinstance(waits, Waits):
+                values = SessionValues(*row.values)
+                waiting[values.uid] = Waiting(values, waits, monotonic() + self._wait)
+            elif isinstance(waits, BaseException):
+                raise waits
+        if self._untold >= TELL_AFTER:
+            self._untold = 0
+            await self._ends.acknowledge()
+
+    async def _waited(self, waiting: dict[bytes, Waiting]) -> bool:
+        """Try those again that had to wait; whether there is still something to wait for."""
+        before = len(waiting)
+        for uid, each in list(waiting.items()):
+            row = await self._ends.source.session(uid)
+            waits = None if row is None else await self._tried(row)
+            if waits is None:
+                del waiting[uid]
+            elif not waits.on_parent and monotonic() >= each.until:
+                del waiting[uid]
+                self._leave(each.values, str(waits))
+            else:
+                waiting[uid] = each._replace(waits=waits)
+        if (
+            waiting
+            and len(waiting) == before
+            and all(each.waits.on_parent for each in waiting.values())
+        ):
+            for each in waiting.values():
+                self._leave(each.values, str(each.waits))
+            waiting.clear()
+        return bool(waiting)
+
+    async def _tried(self, row: Row) -> Waits | None:
         """Move a session, or say why it has to wait."""
         values = SessionValues(*row.values)
         try:
             await self._session(row.place[0], values)
-        except Waits as error:
-            return str(error)
+        except Waits as waits:
+            return waits
         except FATAL:
             raise
         except AgentError as error:
@@ -267,9 +318,6 @@ class Mover:
                 await self._ends.source.unfence(key, name, note)
             raise
         self._untold += 1
-        if self._untold >= TELL_AFTER:
-            self._untold = 0
-            await self._ends.acknowledge()
 
     def _carrier(self, arrival: Arrival, values: SessionValues) -> Carrier:
         ends = self._ends
@@ -311,7 +359,7 @@ class Mover:
             return
         if values.status == "moved" and (await self._note(values)).done:
             return
-        raise Waits(f"the session that it forked off, {values.id!r}, was not moved")
+        raise Waits(f"the session that it forked off, {values.id!r}, was not moved", on_parent=True)
 
     async def _fence(self, key: int, values: SessionValues, name: str) -> Note:
         note = Note(
