@@ -1,7 +1,8 @@
 """The tasks that write: each commits together what waits together.
 
-They are two, so that one batch is made ready while the server writes the other. What a session
-has under way is in one of them only, so that its changes keep their order.
+They are two, so that one batch is made ready while the server writes the other; the second waits
+until as much waits as is under way, because small batches cost more. What a session has under way
+is in one of them only, so that its changes keep their order.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ class Writer:
                     f"{QUEUE_LIMIT} changes wait to be written, and this one was not: slow down"
                 )
             self._waiting.append(job)
-            asleep, self._asleep = self._asleep, False
-        if asleep:
+            wake = self._asleep and self._has_enough()
+            if wake:
+                self._asleep = False
+        if wake:
             self._wake()
         return cast("Awaitable[SessionRow]", job.waiter)
 
@@ -100,13 +103,8 @@ class Writer:
 
     async def _write_all(self, connections: Connections, url: str) -> None:
         while True:
-            with self._lock:
-                batch, alone = gather(self._waiting, self._under_way)
-                idle = not batch.chains and not alone
-                self._asleep = idle or bool(self._idle)
-            if not idle:
-                if self._waiting:
-                    self.nudge()
+            batch, alone = self._take()
+            if batch.chains or alone:
                 await self._write_some(connections, url, batch, alone)
             elif self._closing:
                 return
@@ -114,11 +112,25 @@ class Writer:
                 self._idle.append(asyncio.get_running_loop().create_future())
                 await self._idle[-1]
 
+    def _has_enough(self) -> bool:
+        return len(self._waiting) >= len(self._under_way)
+
+    def _take(self) -> tuple[Batch, list[Job]]:
+        """What a lane shall write now; nothing where it may sleep."""
+        with self._lock:
+            batch, alone = Batch(), list[Job]()
+            if self._has_enough():
+                batch, alone = gather(self._waiting, self._under_way)
+            self._asleep = bool(self._idle) or not (batch.chains or alone)
+        return batch, alone
+
     async def _write_some(
         self, connections: Connections, url: str, batch: Batch, alone: list[Job]
     ) -> None:
         places = [*batch.chains, *[job.place for job in alone]]
         self._under_way.update(places)
+        if self._has_enough():
+            self.nudge()
         try:
             if batch.chains:
                 await self._settle(connections, url, batch)
