@@ -27,6 +27,7 @@ from tertulia.errors import (
     TurnInterrupted,
     UsageError,
     VersionConflict,
+    WorkerLost,
 )
 from tertulia.gate import Gate, GateFull, Slots
 from tertulia.messages import Message, parse
@@ -105,6 +106,8 @@ class Turn:
         conversation.temp = {}
         self.stop: Outcome[str] = Outcome()
         """Given, with a reason, when somebody asks the turn to stop."""
+        self.lost = False
+        """Whether it stops because this worker may not be relied on any more."""
         self.ended: Outcome[None] = Outcome()
         """Given when the turn has ended, whoever closed it."""
         self.result: Any = None
@@ -317,14 +320,27 @@ class Turn:
                 if entry.time >= self.started:
                     self.stop.set_result("another process asked for the session")
 
-    def request_stop(self, reason: str) -> None:
-        """Ask the turn to stop; whoever drives it looks at `stop`. From any thread."""
+    def request_stop(self, reason: str, *, lost: bool = False) -> None:
+        """Ask the turn to stop; whoever drives it looks at `stop`. From any thread.
+
+        `lost` says that its end cannot be written now, and that another worker may close it.
+        """
+        self.lost |= lost
         self.stop.set_result(reason)
 
     def check(self) -> None:
-        """Raise TurnInterrupted when somebody asked the turn to stop."""
+        """Raise TurnInterrupted when somebody asked the turn to stop; WorkerLost if it is lost."""
         if self.stop.done:
-            raise TurnInterrupted(self.stop.result(), session_id=self.conversation.id)
+            raise self.stopped(self.stop.result())
+
+    def stopped(self, reason: str) -> TurnInterrupted | WorkerLost:
+        """What whoever waits for the turn is told when it was stopped."""
+        if self.lost:
+            return WorkerLost(
+                f"turn {self.number} of session {self.conversation.id!r} was stopped: {reason}; "
+                "read before you repeat, or repeat with the same idempotency key"
+            )
+        return TurnInterrupted(reason, session_id=self.conversation.id)
 
     def enter_context(self) -> None:
         """Calls that follow in this task, and in what it starts, are part of the turn."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tertulia import admission, doors, ending, events, resuming, telemetry
+from tertulia.agents.afterwards import close_later
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.asked import Asked
@@ -86,13 +87,16 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
         except (asyncio.CancelledError, TurnInterrupted):
             if not await _said_instead(plan, loop, exchange):
                 reason = turn.stop.result() if turn.stop.done else "cancelled"
-                stopped = TurnInterrupted(reason, session_id=plan.session.id)
+                stopped = turn.stopped(reason)
                 span.error(stopped)
+                if turn.lost:
+                    exchange.cut()
+                    exchange.fail(stopped)  # before its end is written, which may take long
                 closing = turn.interrupt(reason, exchange.cut() or None)
-                await _end(exchange, closing, stopped)
+                await _end(turn, exchange, closing, stopped)
         except BaseException as error:
             span.error(error)
-            await _end(exchange, turn.fail(error), error)
+            await _end(turn, exchange, turn.fail(error), error)
         else:
             usage = response.usage
             span.set(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
@@ -172,12 +176,16 @@ async def _enter(draft: Draft, asked: Asked, agent: str | None) -> None:
         give_floor(draft, agent)
 
 
-async def _end(exchange: Exchange, closing: Awaitable[None], error: BaseException) -> None:
+async def _end(
+    turn: Turn, exchange: Exchange, closing: Awaitable[None], error: BaseException
+) -> None:
     """Close a turn that did not complete; a second cancellation does not leave it open."""
     try:
         await asyncio.shield(closing)
     except BaseException as second:
         error.add_note(f"the turn could not be closed: {second!r}")
+        if isinstance(second, StoreError):
+            close_later(turn)
     exchange.fail(error)
 
 

@@ -384,4 +384,4 @@ def _stop_turns(runtime: Runtime | None) -> None:
     for living in [] if runtime is None else list(runtime.registry.values()):
         turn = living.turn if isinstance(living, Conversation) else None
         if turn is not None:
-            turn.request_stop("the database did not answer, and the lease of this worker ends")
+            turn.request_stop("the database did not answer in time", lost=True)

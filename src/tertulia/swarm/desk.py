@@ -17,14 +17,7 @@ from tertulia.agents.loop import Plan
 from tertulia.agents.streaming import respond
 from tertulia.bus import Bus, Subscription
 from tertulia.doors import current_loop
-from tertulia.errors import (
-    InvalidInput,
-    SessionBusy,
-    TurnInterrupted,
-    TurnTimeout,
-    UsageError,
-    WorkerLost,
-)
+from tertulia.errors import InvalidInput, SessionBusy, TurnInterrupted, TurnTimeout, UsageError
 from tertulia.gate import Gate, GateFull, GateTimeout
 from tertulia.host import Host
 from tertulia.messages import Message
@@ -293,20 +286,11 @@ class Desk:
         self.life.enter(exchange, oversight)
         try:
             response = await respond(plan, exchange)
-        except TurnInterrupted as stopped:
-            return self.cancelled(stopped)
+        except TurnInterrupted:
+            return Answer(kind="cancelled", agent=self.agent)
         finally:
             await self.life.leave(exchange)
         return answer_of(response, oversight.verdict)
-
-    def cancelled(self, stopped: TurnInterrupted) -> Answer:
-        """What a turn that was stopped gives. Raises WorkerLost where the lease ended it."""
-        cluster = self.host.cluster
-        if cluster is not None and cluster.lapsed:
-            raise WorkerLost(
-                f"the turn of client {self.client_id!r} was stopped: {stopped}; ask again"
-            ) from stopped
-        return Answer(kind="cancelled", agent=self.agent)
 
     def release(self) -> None:
         """Let go of everything: it was disposed."""

@@ -120,8 +120,8 @@ async def _events(
                 if event.type != "error" or not isinstance(event.error, TurnInterrupted):
                     yield event
         answers.append(answer_of(stream.response, oversight.verdict))
-    except TurnInterrupted as stopped:
-        answers.append(desk.cancelled(stopped))
+    except TurnInterrupted:
+        answers.append(Answer(kind="cancelled", agent=desk.agent))
     except GeneratorExit:
         answers.extend(_made(exchange, oversight.verdict))
         raise
