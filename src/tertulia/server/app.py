@@ -109,14 +109,12 @@ class AgentApp:
         self._heartbeat = given.positive(heartbeat, "heartbeat")
         self._finish_in = given.positive(finish_in, "finish_in", zero=True)
         self._limits = given.limits(max_connections, max_frame, rate, init_in)
-        settings = Settings(
-            resume_for=given.positive(resume_for, "resume_for", zero=True), echo=echo
-        )
-        self.hub = Hub(given.setup_of(setup_handler, agent, swarms), settings, self.session_class)
+        lives = Settings(resume_for=given.positive(resume_for, "resume_for", zero=True), echo=echo)
+        self.hub = Hub(given.setup_of(setup_handler, agent, swarms), lives, self.session_class)
         """The live sessions of this process."""
+        self._own_runtime = runtime is None
         self.runtime = _runtime(runtime, store, bus, max_turns)
         """Where sessions are kept."""
-        self._own_runtime = runtime is None
         for swarm in swarms:
             self.runtime.clients.add(swarm)
         self.membership = Membership(self.runtime, self.hub, self._carried, advertise)
