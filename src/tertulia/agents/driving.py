@@ -186,7 +186,8 @@ async def _end(
         error.add_note(f"the turn could not be closed: {second!r}")
         if isinstance(second, StoreError):
             close_later(turn)
-    exchange.fail(error)
+    if not exchange.outcome.done:
+        exchange.fail(error)
 
 
 async def _watch(turn: Turn, task: asyncio.Task[Any] | None) -> None:
