@@ -171,6 +171,13 @@ async def test_every_row_is_in_the_other_store_as_it_was(urls: Urls) -> None:
         assert [each.key for each in found] == ["m"]
 
 
+async def test_sessions_keep_the_order_in_which_they_were_created(urls: Urls) -> None:
+    await many(urls[0], 20, 3_000)
+    await moved(urls)
+    async with opened(urls[1]) as (target,):
+        assert [row.id for row in await target.rows()] == [f"s{n}" for n in range(20)]
+
+
 async def test_a_second_run_carries_nothing_again_and_leaves_no_notes(urls: Urls) -> None:
     await fill(urls[0])
     await moved(urls)

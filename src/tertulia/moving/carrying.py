@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
 
@@ -70,6 +71,24 @@ class Batch:
         return self._rows >= PAGE_ROWS or self._bytes >= PAGE_BYTES
 
 
+class Place:
+    """A place in the order in which sessions arrive, which is that of their creation."""
+
+    def __init__(self, before: Place | None = None) -> None:
+        self._before = before
+        self._arrived = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until the one before has arrived, or will not."""
+        if self._before is not None:
+            await self._before._arrived.wait()
+            self._before = None
+
+    def passed(self) -> None:
+        """Let the next one arrive."""
+        self._arrived.set()
+
+
 class Carrier:
     """Carries the rows of one fenced session."""
 
@@ -80,12 +99,14 @@ class Carrier:
         arrival: Arrival,
         values: SessionValues,
         advance: Callable[[int], None],
+        place: Place,
     ) -> None:
         self._source, self._target = stores
         self._from, self._to = rows
         self._arrival = arrival
         self._values = values
         self._advance = advance
+        self._place = place
         self._reserved: Reserved | None = None
 
     async def carry(self, key: int, moved: Moved) -> None:
@@ -147,7 +168,9 @@ class Carrier:
 
     async def _flush(self, batch: Batch) -> None:
         if self._reserved is None:
+            await self._place.wait()
             self._reserved = await self._to.arrive(self._arrival, self._values, batch.parts)
+            self._place.passed()
         else:
             await self._to.add(self._reserved.key, self._arrival, batch.parts)
         self._advance(sum(len(rows) for table, rows in batch.parts if table == "events"))

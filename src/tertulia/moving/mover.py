@@ -18,7 +18,7 @@ from tertulia.errors import (
     StoreUnavailable,
     UsageError,
 )
-from tertulia.moving.carrying import Carrier
+from tertulia.moving.carrying import Carrier, Place
 from tertulia.moving.results import Left, Moved, Progress
 from tertulia.moving.values import Ends
 from tertulia.stores.base import LogStore
@@ -232,7 +232,12 @@ class Mover:
 
     async def _try_all(self, rows: list[Row], waiting: dict[bytes, Waiting]) -> None:
         """Move sessions at the same time, none of which forked off another of them."""
-        found = await asyncio.gather(*map(self._tried, rows), return_exceptions=True)
+        places = [Place()]
+        for _ in rows:
+            places.append(Place(places[-1]))
+        places[0].passed()
+        tries = [self._tried(row, place) for row, place in zip(rows, places[1:], strict=True)]
+        found = await asyncio.gather(*tries, return_exceptions=True)
         for row, waits in zip(rows, found, strict=True):
             if isinstance(waits, Waits):
                 values = SessionValues(*row.values)
@@ -248,7 +253,7 @@ class Mover:
         before = len(waiting)
         for uid, each in list(waiting.items()):
             row = await self._ends.source.session(uid)
-            waits = None if row is None else await self._tried(row)
+            waits = None if row is None else await self._tried(row, Place())
             if waits is None:
                 del waiting[uid]
             elif not waits.on_parent and monotonic() >= each.until:
@@ -266,17 +271,20 @@ class Mover:
             waiting.clear()
         return bool(waiting)
 
-    async def _tried(self, row: Row) -> Waits | None:
+    async def _tried(self, row: Row, place: Place) -> Waits | None:
         """Move a session, or say why it has to wait."""
         values = SessionValues(*row.values)
         try:
-            await self._session(row.place[0], values)
+            await self._session(row.place[0], values, place)
         except Waits as waits:
             return waits
         except FATAL:
             raise
         except AgentError as error:
             self._leave(values, str(error))
+        finally:
+            await place.wait()
+            place.passed()
         return None
 
     def _leave(self, values: SessionValues, reason: str) -> None:
@@ -289,7 +297,7 @@ class Mover:
 
     # -- one session
 
-    async def _session(self, key: int, values: SessionValues) -> None:
+    async def _session(self, key: int, values: SessionValues, place: Place) -> None:
         """Raises Waits, and the error that keeps the session from being moved."""
         name = session_name(values.uid)
         if values.status == "moved":
@@ -310,7 +318,7 @@ class Mover:
         arrival = Arrival(self._ends.from_, values.uid)
         try:
             fenced = await self._on_parent(fenced)
-            await self._carrier(arrival, fenced).carry(key, self.moved)
+            await self._carrier(arrival, fenced, place).carry(key, self.moved)
         except FATAL:
             raise
         except AgentError:
@@ -319,10 +327,10 @@ class Mover:
             raise
         self._untold += 1
 
-    def _carrier(self, arrival: Arrival, values: SessionValues) -> Carrier:
+    def _carrier(self, arrival: Arrival, values: SessionValues, place: Place) -> Carrier:
         ends = self._ends
         rows = (ends.source, ends.target)
-        return Carrier(self._stores, rows, arrival, values, self._advance)
+        return Carrier(self._stores, rows, arrival, values, self._advance, place)
 
     async def _note(self, values: SessionValues) -> Note:
         """What was noted when a session was fenced. Raises UsageError where that was elsewhere."""
@@ -402,7 +410,7 @@ class Mover:
         )
         stub = await self._on_parent(stub)
         arrival = Arrival(self._ends.from_, values.uid)
-        await self._carrier(arrival, stub).leave_stub(row.place[0])
+        await self._carrier(arrival, stub, Place()).leave_stub(row.place[0])
 
 
 def _events(row: Row) -> int:
