@@ -12,14 +12,14 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 
-def run(name: str, folder: Path, *arguments: str) -> list[str]:
-    """What an example prints; it gets no settings and no keys."""
+def run(name: str, folder: Path, *arguments: str, **settings: str) -> list[str]:
+    """What an example prints; it gets no keys, and no settings but these."""
     [file] = [path for path in EXAMPLES if path.stem == name]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     ran = subprocess.run(
         [sys.executable, "-W", "error", str(file), *arguments],
         cwd=folder,
-        env=kept,
+        env=kept | settings,
         capture_output=True,
         text=True,
         check=False,
@@ -157,4 +157,14 @@ def test_a_swarm_hands_over_refuses_and_goes_on_after_a_restart(tmp_path: Path) 
         "Answer('I am not going to discuss it!', kind='ban', agent='refunds')",
         "refunds has the floor; ['NoThreats']",
         "triage - Hello again.",
+    ]
+
+
+def test_a_client_is_served_by_one_worker_and_by_the_other_when_it_is_killed(
+    postgres: str, nats: str, tmp_path: Path
+) -> None:
+    assert run("14_many_machines", tmp_path, TERTULIA_STORE=postgres, TERTULIA_BUS=nats) == [
+        "Hello! - one answers",
+        "Are you there? - one answers",
+        "And now? - two answers",
     ]
