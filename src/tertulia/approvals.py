@@ -76,7 +76,7 @@ async def pending(conversation: Conversation, opening: Opening) -> list[Approval
     if row is None:
         return []
     conversation.check_access(row, opening)
-    if row.open_turn is None or await _runs(conversation, row):
+    if row.open_turn is None or await is_running(conversation, row):
         return []
     known = approvals(await turn_records(conversation.host.store, row, row.open_turn))
     return [known[call] for call in row.open_calls if call in known and not known[call].decision]
@@ -95,7 +95,7 @@ async def decide(
     """
     said = None if reason is None else text(reason, "the reason")
     before = await conversation.existing(opening)
-    if before.open_turn is None or await _runs(conversation, before):
+    if before.open_turn is None or await is_running(conversation, before):
         raise InvalidInput(_unknown(conversation.id, call_id, ()))
 
     async def build(draft: Draft) -> Approval:
@@ -118,7 +118,7 @@ async def decide(
     return await conversation.append(opening, build, How(suspended="keep"))
 
 
-async def _runs(conversation: Conversation, row: SessionRow) -> bool:
+async def is_running(conversation: Conversation, row: SessionRow) -> bool:
     """Whether a worker that lives runs the open turn: then nothing of it waits for a person."""
     store = conversation.host.store
     if row.holder is None or row.holder == store.worker:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from tertulia.bus.nats_bells import NatsBells
@@ -128,8 +129,8 @@ class Cluster:
         if self._connection is not None:
             pipes.insert(0, NatsPipe(self._connection))
         switchboard = Switchboard(self.worker, *pipes)
-        for kind, handler in self._handlers.items():
-            switchboard.serve(kind, handler)
+        for kind in self._handlers:
+            switchboard.serve(kind, partial(self._handle, kind))
         await switchboard.start()
         if self._url is not None:
             await self.store.advertise(self._url, self.http.secret)
@@ -152,10 +153,17 @@ class Cluster:
     # -- channels
 
     def serve(self, kind: str, handler: Handler) -> None:
-        """Answer channels of a kind: `handler` gets the first bytes and the channel."""
+        """Answer channels of a kind: `handler` gets the first bytes and the channel.
+
+        Another one for the same kind takes its place.
+        """
+        new = kind not in self._handlers
         self._handlers[kind] = handler
-        if self._starting is not None and self._starting.done():
-            self._starting.result().serve(kind, handler)
+        if new and self._starting is not None and self._starting.done():
+            self._starting.result().serve(kind, partial(self._handle, kind))
+
+    async def _handle(self, kind: str, head: bytes, channel: Channel) -> None:
+        await self._handlers[kind](head, channel)
 
     async def open(self, worker: bytes, kind: str, head: bytes) -> Channel:
         """A channel to another worker. Raises WorkerLost; NotDelivered where it heard nothing."""

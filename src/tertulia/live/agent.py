@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from tertulia import approvals
 from tertulia.agents.response import StreamEvent
 from tertulia.agents.runner import Runner, answer, go_on
 from tertulia.agents.streaming import AsyncStream
@@ -79,6 +80,8 @@ class AgentNode(Answering):
         row = await conversation._row()  # pyright: ignore[reportPrivateUsage]
         if not self.session.resumed or row is None or row.open_turn is None or row.suspended:
             return
+        if await approvals.is_running(conversation._conversation, row):  # pyright: ignore[reportPrivateUsage]
+            return  # somebody else answers, as over HTTP
         stream = go_on(self.agent, conversation)
         try:
             first = await anext(stream)
