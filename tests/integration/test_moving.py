@@ -23,7 +23,7 @@ from tertulia.moving import Moved, move
 from tertulia.stores import MemoryStore, SQLiteStore, open_store
 from tertulia.stores.base import Change, Input, LogStore, Receipt, Request, SessionRow, SharedWrite
 from tertulia.stores.memories import MemoryKeeper, MemoryRow, MemoryScope
-from tertulia.stores.moving import ARRIVED, ARRIVING, KEYS, OF_SESSION, OF_STORE, Movable
+from tertulia.stores.moving import ARRIVED, ARRIVING, KEYS, MOVING, OF_SESSION, OF_STORE, Movable
 from tertulia.testing.store_changes import append, birth
 
 Urls = tuple[str, str]
@@ -403,6 +403,8 @@ async def many(url: str, sessions: int, longest: int) -> None:
 
 async def killed_and_repeated(urls: Urls, seed: int, kills: int) -> None:
     chance = random.Random(seed)
+    # A mover from a database waits first until the one that was killed counts as dead.
+    longest = 3.0 if urls[0].startswith("postgres") else 0.6
     await many(urls[0], 30, 2_500)
     before = await everything(urls[0])
     for _ in range(kills):
@@ -412,7 +414,7 @@ async def killed_and_repeated(urls: Urls, seed: int, kills: int) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "go\n"
         try:
-            process.wait(chance.uniform(0.02, 0.6))
+            process.wait(chance.uniform(0.02, longest))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         process.wait()
@@ -444,6 +446,19 @@ async def test_a_move_that_is_killed_often_goes_on(
 ) -> None:
     await killed_and_repeated((f"sqlite:///{tmp_path}/a.db", new_postgres()), seed, 10)
     await killed_and_repeated((new_postgres(), f"sqlite:///{tmp_path}/b.db"), seed, 10)
+
+
+async def test_one_process_at_a_time_moves_a_store(
+    files: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tertulia.moving.mover.PATIENCE", 0)
+    async with opened(files[0], *files) as (other, source, target):
+        await other.incarnation()
+        await source.put_entity(MOVING, "", other.worker, 0)
+        with pytest.raises(UsageError, match="being moved by another process"):
+            await move(source, target)
+        await other.close()
+        assert (await move(source, target)).left == []
 
 
 async def test_errors_of_a_store_that_is_none_are_the_usual_ones(tmp_path: Path) -> None:

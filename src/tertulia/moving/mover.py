@@ -36,6 +36,8 @@ from tertulia.stores.moving import (
 )
 
 WAIT = 60.0
+PATIENCE = 5.0
+"""Seconds after which a mover that was killed is known to be dead, in every store."""
 PAUSE = 0.1
 """Seconds between two looks at sessions whose turn is running."""
 AT_ONCE = 8
@@ -165,10 +167,15 @@ class Mover:
     async def begin(self) -> None:
         """Be the only one who moves this store. Raises UsageError."""
         source = self._stores[0]
-        found = await source.entity(MOVING, "")
-        mover = found.value if found is not None else None
-        if mover and mover != source.worker and await source.worker_is_alive(mover):
-            raise UsageError(f"{source.url} is being moved by another process already")
+        until = monotonic() + PATIENCE
+        while True:
+            found = await source.entity(MOVING, "")
+            mover = found.value if found is not None else None
+            if not mover or mover == source.worker or not await source.worker_is_alive(mover):
+                break
+            if monotonic() >= until:
+                raise UsageError(f"{source.url} is being moved by another process already")
+            await asyncio.sleep(PAUSE)
         version = 0 if found is None else found.version
         await source.put_entity(MOVING, "", source.worker, version)
 
