@@ -15,6 +15,7 @@ from tertulia.errors import ModelError, NotConnected, WorkerLost
 from tertulia.policies import Policy, PolicyContext
 from tertulia.server.peers import Peers
 from tertulia.swarm import ClientSession
+from tertulia.swarm.answer import Outgoing
 from tertulia.testing import Pause, ScriptedModel
 
 SWARM = "shop"
@@ -149,8 +150,12 @@ async def test_whoever_is_connected_anywhere_gets_what_is_emitted_anywhere(pair:
     two = await pair()
     client = await two.seated()
     got: list[tuple[str, str]] = []
-    two.client(two.there).connect(lambda out: got.append(("there", out.data)))
-    client.connect(lambda out: got.append(("here", out.data)))
+
+    def hearing(at: str) -> Callable[[Outgoing], None]:
+        return lambda out: got.append((at, out.data))
+
+    two.client(two.there).connect(hearing("there"))
+    client.connect(hearing("here"))
     joined = two.client(two.there)._desk.outlet.sends
     async with asyncio.timeout(5):
         while len(joined) < 2:
