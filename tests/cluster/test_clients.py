@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
     async def seated(self) -> ClientSession:
         """The client at `here`, once its seat is at `there`."""
-        await self.client(self.there)._desk.seat.claim()
+        await self.client(self.there)._desk.seat.claim()  # pyright: ignore[reportPrivateUsage]
         return self.client(self.here)
 
 
