@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +17,17 @@ _SERVES = re.compile(r"running on http://(127\.0\.0\.1:\d+) ")
 
 
 @contextmanager
-def served(app: str, folder: Path) -> Generator[str]:
-    """Serve the text of an app.py on a free port; gives its address. It may log no error."""
+def served(app: str, folder: Path, settings: Mapping[str, str] | None = None) -> Generator[str]:
+    """Serve the text of an app.py on a free port; gives its address. It may log no error.
+
+    `settings` are variables of its environment; without them its store is in memory.
+    """
     (folder / "app.py").write_text(app)
-    command = ["-m", "tertulia", "serve", "app.py", "--port", "0", "--store", "memory:"]
+    environment = {**os.environ, **(settings or {"TERTULIA_STORE": "memory:"})}
+    command = [sys.executable, "-m", "tertulia", "serve", "app.py", "--port", "0"]
     log = folder / "server.log"
     with log.open("w") as stderr:
-        server = subprocess.Popen([sys.executable, *command], cwd=folder, stderr=stderr)
+        server = subprocess.Popen(command, cwd=folder, stderr=stderr, env=environment)
         try:
             yield _address(server, log)
         finally:
