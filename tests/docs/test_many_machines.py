@@ -1,4 +1,4 @@
-"""The page about many machines: its app is served twice on one database, its programs run there."""
+"""The pages about many machines: an app is served twice on one database, programs run there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 from tests.docs.serving import served
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "many-machines.md").read_text()
-APP, *PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "how-to" / "many-machines.md").read_text()
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+APP, *PROGRAMS = _BLOCK.findall(PAGE)
+[CHANNEL] = _BLOCK.findall((DOCS / "reference" / "cluster.md").read_text())
 ADDRESSES = ("127.0.0.1:8081", "127.0.0.1:8082")
 COMMANDS = [
     command.split("#")[0]
@@ -72,3 +75,8 @@ def test_the_commands_of_the_page_run(postgres: str, tmp_path: Path) -> None:
     assert len(COMMANDS) >= 5
     for command in COMMANDS:
         run(["-m", *shlex.split(command)], {"TERTULIA_STORE": postgres}, tmp_path)
+
+
+def test_the_workers_of_the_reference_talk(postgres: str, nats: str, tmp_path: Path) -> None:
+    settings = {"TERTULIA_STORE": postgres, "TERTULIA_BUS": nats}
+    assert run(["-c", CHANNEL], settings, tmp_path) == ["b'HELLO'"]

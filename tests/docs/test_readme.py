@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.docs.serving import ADDRESS, served
+from tests.nursery import finished
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ELSEWHERE = {"many-machines.md"}
+ELSEWHERE = {"many-machines.md", "cluster.md"}
 """Pages whose programs need servers that are not here: their own tests run them."""
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _APP = re.compile(r"^app = \w*App\(", re.MULTILINE)
@@ -39,13 +40,8 @@ def blocks() -> list[tuple[str, str, str | None]]:
 
 def ran(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A program of the documents, run to its end; it may not warn of anything."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+    return finished(
+        ["-W", "error", "-c", code], "", cwd=folder, env=os.environ, timeout=120, reader=True
     )
 
 
