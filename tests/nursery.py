@@ -4,8 +4,9 @@ To start Python and import an agent takes most of a second of a processor; a for
 thousandths. Each process of a test run keeps one *nursery*: a process without threads that has
 imported what programs use, and forks when it is asked to. Its children are processes as all
 others are: they can be killed and stopped, have pipes of their own, and end with the test run.
+Another one, for programs of readers, has imported what others wrote, and nothing of Tertulia.
 
-python nursery.py NUMBER_OF_A_SOCKET
+python nursery.py NUMBER_OF_A_SOCKET MODULE...
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from types import ModuleType
+from typing import IO, Any, cast
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = (
@@ -53,12 +56,27 @@ IMPORTED = (
     "uvicorn.loops.uvloop",
     "asyncpg",
 )
+THIRD_PARTY = (
+    "anthropic",
+    "apsw",
+    "asyncpg",
+    "nats",
+    "openai",
+    "pydantic_ai.models.anthropic",
+    "pydantic_ai.models.openai",
+    "starlette.routing",
+    "starlette.websockets",
+    "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.httptools_impl",
+)
 LENGTH = struct.Struct("!I")
 
 
 class Fork:
-    """A program that runs in a fork of the nursery: ``Fork(["file.py", "word"])``, or
-    ``Fork(["-m", "module"])``. What it takes and offers is as with `subprocess.Popen`.
+    """A program that runs in a fork of the nursery: ``Fork(["file.py", "word"])``,
+    ``Fork(["-m", "module"])`` or ``Fork(["-c", "code"])``, after ``-W`` and a filter if there are
+    to be such. What it takes and offers is as with `subprocess.Popen`. A program of a `reader`
+    finds nothing of Tertulia imported.
     """
 
     def __init__(
@@ -69,6 +87,7 @@ class Fork:
         stderr: int | IO[bytes] | None = None,
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
+        reader: bool = False,
     ) -> None:
         self.returncode: int | None = None
         self._stopped = False
@@ -87,7 +106,7 @@ class Fork:
             "env": dict(os.environ if env is None else env),
         }
         fds = [taken, _number(out), _number(2 if stderr is None else stderr), told]
-        _nursery().ask(request, fds)
+        _nursery(THIRD_PARTY if reader else IMPORTED).ask(request, fds)
         for number in (taken, told, *([fds[1]] if stdout is None else [])):
             os.close(number)
         self.pid = self._next()
@@ -167,11 +186,17 @@ class Fork:
 
 
 def finished(
-    words: list[str], stdin: str, *, cwd: Path, env: Mapping[str, str], timeout: float
+    words: list[str],
+    stdin: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,
+    reader: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """A program that ran to its end, and what it said. Raises subprocess.TimeoutExpired."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        fork = Fork(words, stdout=out, stderr=err, cwd=cwd, env=env)
+        fork = Fork(words, stdout=out, stderr=err, cwd=cwd, env=env, reader=reader)
         try:
             with contextlib.suppress(BrokenPipeError), fork.stdin as pipe:
                 pipe.write(stdin)
@@ -190,11 +215,11 @@ def _text(file: IO[bytes]) -> str:
 class Nursery:
     """The process that forks, as those see it who ask it."""
 
-    def __init__(self) -> None:
+    def __init__(self, imported: Sequence[str]) -> None:
         mine, its = socket.socketpair()
         env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
         with its:
-            command = [sys.executable, __file__, str(its.fileno())]
+            command = [sys.executable, __file__, str(its.fileno()), *imported]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=2, env=env, pass_fds=[its.fileno()]
             )
@@ -214,16 +239,16 @@ class Nursery:
         self._process.wait()
 
 
-_started: list[Nursery] = []
+_started: dict[Sequence[str], Nursery] = {}
 _starting = threading.Lock()
 
 
-def _nursery() -> Nursery:
+def _nursery(imported: Sequence[str]) -> Nursery:
     with _starting:
-        if not _started:
-            _started.append(Nursery())
-            atexit.register(_started[0].close)
-        return _started[0]
+        if imported not in _started:
+            _started[imported] = Nursery(imported)
+            atexit.register(_started[imported].close)
+        return _started[imported]
 
 
 def _number(file: int | IO[bytes] | None) -> int:
@@ -233,10 +258,10 @@ def _number(file: int | IO[bytes] | None) -> int:
 # -- the nursery itself
 
 
-def main(control: socket.socket) -> list[str]:
+def main(control: socket.socket, imported: Sequence[str]) -> list[str]:
     """Fork whenever it is asked for; returns, in a child only, with the words of its program."""
     atexit.register(leave)  # before any other, so that it runs last
-    for name in IMPORTED:
+    for name in imported:
         import_module(name)
     gc.collect()
     gc.freeze()  # a child that ends does not look through all that it has from here
@@ -317,7 +342,8 @@ def leave() -> None:
     """
     if not ended:
         return
-    gc.collect()  # what the program left in cycles is told of its end
+    sys.modules.pop("__main__")
+    gc.collect()  # what the program left is told of its end
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -339,7 +365,16 @@ def run(words: list[str]) -> None:
 
 def start(words: list[str]) -> None:
     """Run the code of a program."""
-    if words[0] == "-m":
+    if words[0] == "-W":
+        warnings.simplefilter(cast("Any", words[1]))
+        sys.warnoptions.append(words[1])
+        words = words[2:]
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
+        sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(words[1], "<string>", "exec"), vars(sys.modules["__main__"]))
+    elif words[0] == "-m":
         sys.argv = words[1:]
         sys.path.insert(0, str(Path.cwd()))
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
@@ -351,4 +386,4 @@ def start(words: list[str]) -> None:
 
 if __name__ == "__main__":
     sys.path.pop(0)
-    run(main(socket.socket(fileno=int(sys.argv[1]))))
+    run(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]))

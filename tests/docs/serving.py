@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.nursery import Fork
 
 ADDRESS = "127.0.0.1:8080"
 """Where the documents say that an app is."""
@@ -24,19 +24,20 @@ def served(app: str, folder: Path, settings: Mapping[str, str] | None = None) ->
     """
     (folder / "app.py").write_text(app)
     environment = {**os.environ, **(settings or {"TERTULIA_STORE": "memory:"})}
-    command = [sys.executable, "-m", "tertulia", "serve", "app.py", "--port", "0"]
+    command = ["-m", "tertulia", "serve", "app.py", "--port", "0"]
     log = folder / "server.log"
-    with log.open("w") as stderr:
-        server = subprocess.Popen(command, cwd=folder, stderr=stderr, env=environment)
+    with log.open("wb") as said:
+        server = Fork(command, stdout=said, stderr=said, cwd=folder, env=environment, reader=True)
         try:
             yield _address(server, log)
         finally:
             server.terminate()
             server.wait(60)
+            server.close()
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+def _address(server: Fork, log: Path) -> str:
     """Where the server says that it is, once it serves."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:

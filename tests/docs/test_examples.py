@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.nursery import finished
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
@@ -16,15 +15,8 @@ def run(name: str, folder: Path, *arguments: str, **settings: str) -> list[str]:
     """What an example prints; it gets no keys, and no settings but these."""
     [file] = [path for path in EXAMPLES if path.stem == name]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", str(file), *arguments],
-        cwd=folder,
-        env=kept | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = ["-W", "error", str(file), *arguments]
+    ran = finished(command, "", cwd=folder, env=kept | settings, timeout=60, reader=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
     return ran.stdout.splitlines()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.docs.serving import served
+from tests.nursery import finished
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-to" / "many-machines.md").read_text()
@@ -37,15 +36,9 @@ def settings(request: pytest.FixtureRequest, postgres: str) -> dict[str, str]:
 
 def run(command: list[str], settings: Mapping[str, str], folder: Path) -> list[str]:
     """What a program of the page prints."""
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        cwd=folder,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    words = ["-W", "error", *command]
+    env = {**os.environ, **settings}
+    ran = finished(words, "", cwd=folder, env=env, timeout=60, reader=True)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()
 
