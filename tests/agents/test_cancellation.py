@@ -22,7 +22,9 @@ from tertulia import Agent, Runtime, Session
 PATIENCE = 20
 """Seconds, on a slow machine, that a cancelled call has to end."""
 EVERY = 60
-"""Steps up to which each one is tried; beyond, it is every fifth."""
+"""Steps up to which each one is tried by `make soak`; beyond, it is every fifth."""
+APART = 4
+"""Of four steps `make test` tries one; another one for each way in which it is cancelled."""
 
 
 class Stepped(Coroutine[Any, Any, Any]):
@@ -198,11 +200,12 @@ async def scene(
     "scene", [openai_server, anthropic_server], ids=["openai", "anthropic"], indirect=True
 )
 @pytest.mark.parametrize("everything", [False, True], ids=["caller", "everything"])
+@pytest.mark.parametrize("apart", [APART, pytest.param(1, marks=pytest.mark.soak)])
 async def test_wherever_a_turn_is_cancelled_the_next_one_works(
-    scene: Scene, streamed: bool, everything: bool
+    scene: Scene, streamed: bool, everything: bool, apart: int
 ) -> None:
     seen = set[tuple[str, ...]]()
-    number = 0
+    number = (2 * everything + streamed) % apart
     while True:
         cancelled, left = await scene.cancelled_before(
             number, streamed=streamed, everything=everything
@@ -210,7 +213,7 @@ async def test_wherever_a_turn_is_cancelled_the_next_one_works(
         if not cancelled:
             break
         seen.add(tuple(left))
-        number += 1 if number < EVERY else 5
+        number += apart if number < EVERY else 5
     assert number > 40
     gc.collect()
     assert () in seen or ("user",) in seen

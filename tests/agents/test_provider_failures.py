@@ -32,6 +32,18 @@ def look(city: str) -> str:
     return f"sun in {city}"
 
 
+WAYS = pytest.mark.parametrize(
+    ("runtime", "streamed"),
+    [
+        pytest.param("memory", False, id="memory-run"),
+        pytest.param("sqlite", True, id="sqlite-stream"),
+        pytest.param("memory", True, id="memory-stream", marks=pytest.mark.soak),
+        pytest.param("sqlite", False, id="sqlite-run", marks=pytest.mark.soak),
+    ],
+    indirect=["runtime"],
+)
+
+
 @pytest.fixture(params=[openai_server, anthropic_server], ids=["openai", "anthropic"])
 def wire(request: pytest.FixtureRequest) -> ModuleType:
     return request.param
@@ -107,7 +119,7 @@ FAILING: dict[str, Callable[[Any], list[Reply]]] = {
 }
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["run", "stream"])
+@WAYS
 @pytest.mark.parametrize("failing", FAILING)
 async def test_a_turn_fails_whole_and_the_next_works(
     wire: ModuleType, server: Server, session: Session, failing: str, streamed: bool
@@ -130,7 +142,7 @@ PASSING: dict[str, Callable[[], list[Reply]]] = {
 }
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["run", "stream"])
+@WAYS
 @pytest.mark.parametrize("passing", PASSING)
 async def test_what_passes_is_tried_again_before_the_first_event_and_runs_no_tool_twice(
     wire: ModuleType, server: Server, session: Session, passing: str, streamed: bool
@@ -271,7 +283,7 @@ WAITING: dict[str, Reply] = {
 }
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["run", "stream"])
+@WAYS
 @pytest.mark.parametrize("waiting", WAITING)
 async def test_a_turn_that_waits_is_cancelled_at_once(
     wire: ModuleType, server: Server, session: Session, waiting: str, streamed: bool

@@ -17,6 +17,7 @@ import pytest
 from tests.cli.program import PROGRAM, Program, environment, read_until
 from tests.cli.test_terminal import Terminal
 from tests.client.serving import APP, command, free_port
+from tests.nursery import Fork
 
 from tertulia.cli.connect_screen import Screen
 from tertulia.client import UnknownEvent
@@ -31,7 +32,7 @@ def serving(folder: Path, app: Path = APP, port: int | None = None, **env: str) 
     """An application of the client's tests, in a process of its own; gives its URL."""
     port = port or free_port()
     log = (folder / "server.log").open("wb")
-    process = subprocess.Popen(
+    process = Fork(
         command(port, f"sqlite:///{folder / 'live.db'}", app),
         env=environment(folder, **env),
         stdout=log,
@@ -43,8 +44,7 @@ def serving(folder: Path, app: Path = APP, port: int | None = None, **env: str) 
             time.sleep(0.02)
         yield f"ws://127.0.0.1:{port}/ws"
     finally:
-        process.kill()
-        process.wait()
+        process.close()
         log.close()
 
 

@@ -6,13 +6,12 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.cli.program import HIDDEN
+from tests.nursery import Fork
 
 from tertulia import Runtime
 from tertulia.client import LiveClient, Reconnect
@@ -31,9 +30,8 @@ NODES = ("output", "agent")
 
 
 def command(port: int, store: str, app: Path = APP) -> list[str]:
-    """What serves the application on a port of this machine."""
-    options = ["--port", str(port), "--store", store]
-    return [sys.executable, "-m", "tertulia", "serve", str(app), *options]
+    """What Python is told to serve the application on a port of this machine."""
+    return ["-m", "tertulia", "serve", str(app), "--port", str(port), "--store", store]
 
 
 def free_port() -> int:
@@ -53,7 +51,7 @@ class Served:
         self._log = folder / "server.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
         self._env = {**kept, "NODE": node, **env}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Fork | None = None
 
     @property
     def url(self) -> str:
@@ -68,7 +66,7 @@ class Served:
         """Start it, and wait until it serves."""
         with self._log.open("ab") as log:
             words = command(self.port, self.store, self._app)
-            process = subprocess.Popen(words, env=self._env, stdout=log, stderr=log)
+            process = Fork(words, env=self._env, stdout=log, stderr=log)
         self._process = process
         while True:
             assert process.poll() is None, self.log()
@@ -84,7 +82,9 @@ class Served:
         if process is None:
             return 0
         process.send_signal(number)
-        return await asyncio.to_thread(process.wait)
+        status = await asyncio.to_thread(process.wait)
+        process.close()
+        return status
 
 
 @asynccontextmanager

@@ -239,6 +239,7 @@ async def test_a_client_that_left_for_good_comes_back_to_the_same_conversation(
 async def test_an_answer_that_is_too_long_for_the_log_has_an_end(tmp_path: Path, node: str) -> None:
     async with served(tmp_path, node) as server, LiveClient(server.url) as client:
         async with asyncio.timeout(12):
-            [came] = await asyncio.gather(client.say("a 150000"), return_exceptions=True)
+            asked = f"{'a' * 100} 15000"
+            [came] = await asyncio.gather(client.say(asked), return_exceptions=True)
         assert isinstance(came, LiveError)
         assert await client.say("b 2") == whole("b 2")

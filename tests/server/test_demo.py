@@ -7,12 +7,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
+
+from tests.nursery import Fork
 
 from tertulia.client import LiveClient
 from tertulia.server.demo import Command, NodeWorks
@@ -24,24 +24,21 @@ PHASES = ("start", "end")
 @contextmanager
 def demo(folder: Path, port: int) -> Generator[str]:
     """Run the demo, with nothing on its input; gives where it says that the page is."""
-    command = [sys.executable, "-m", "tertulia.server.demo", "--port", str(port)]
-    running = subprocess.Popen(
-        [*command, "--store", "sqlite:///demo.db"],
-        cwd=folder,
-        env={**os.environ, "TERTULIA_OFFLINE_PAUSE": "0"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["-m", "tertulia.server.demo", "--port", str(port), "--store", "sqlite:///demo.db"]
+    env = {**os.environ, "TERTULIA_OFFLINE_PAUSE": "0"}
+    complaints = folder / "complaints"
+    with complaints.open("wb") as stderr:
+        running = Fork(command, cwd=folder, env=env, stderr=stderr)
+    running.stdin.close()
     assert running.stdout is not None
     told = running.stdout.readline()
     try:
         yield re.sub(r"^Open +(\S+)/demo\n", r"\1", told)
     finally:
         running.send_signal(signal.SIGINT)
-        _, complaints = running.communicate(timeout=60)
-    assert (running.returncode, complaints) == (0, "")
+        status = running.wait(60)
+        running.close()
+    assert (status, complaints.read_text()) == (0, "")
 
 
 async def talked(base: str, *lines: str, session_id: str | None = None) -> tuple[str, list[str]]:
