@@ -202,6 +202,17 @@ async def test_a_call_without_a_key_that_may_have_been_made_is_not_made_again(pa
         await waiting
 
 
+async def test_a_worker_that_nobody_can_reach_keeps_no_seat(postgres: str) -> None:
+    models = [ScriptedModel("one"), ScriptedModel("two")]
+    runtimes = [Runtime(postgres, swarms=[swarm_of(model)]) for model in models]
+    try:
+        said = [await each.client_session("c", SWARM).execute("hi") for each in runtimes]
+    finally:
+        for each in runtimes:
+            await each.close()
+    assert said == ["one", "two"]
+
+
 def test_messages_are_carried_as_they_are() -> None:
     from tertulia.swarm.parcels import Call, call_in, packed
 

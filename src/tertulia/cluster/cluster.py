@@ -69,6 +69,11 @@ class Cluster:
         """Seconds that a worker may be silent before its sessions are another one's."""
         return self.store.lease
 
+    @property
+    def reachable(self) -> bool:
+        """Whether others may reach this worker: over NATS, or at an address that it has told."""
+        return self._connection is not None or self._url is not None
+
     # -- being there
 
     def join(self) -> None:

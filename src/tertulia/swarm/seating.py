@@ -65,13 +65,16 @@ class Seat:
         if self._other is None:
             lapses = cluster.lapses
             self._other = await cluster.take_seat(self._place)
-            self._taken = lapses if self._other is None else None
+            if self._other is None:
+                self._taken = lapses
+                if not cluster.reachable:  # whoever came here for it would come in vain
+                    await cluster.leave_seat(self._place)
         return self._other
 
     async def claim(self) -> None:
         """Take it, whoever has it: a live session of the client is here."""
         cluster = self._cluster
-        if cluster is None:
+        if cluster is None or not cluster.reachable:
             return
         await cluster.start()
         lapses = cluster.lapses
