@@ -136,7 +136,7 @@ class Worker:
         found: dict[str, float] = {}
         for number in range(many):
             text = f"message {number}"
-            session = self.runtime.session(random.choice(sessions))  # noqa: S311 - no secret
+            session = self.runtime.session(random.choice(sessions))
             await session.send_message({"role": "user", "content": text})
             found[text] = clock()
             await asyncio.sleep(pause)

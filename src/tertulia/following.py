@@ -19,8 +19,10 @@ from tertulia.stores.base import LogStore, Segment, SessionRow
 from tertulia.stores.moving import moved_away
 
 PAGE = 500
-_POLL = 1.0
-"""Seconds after which a follower looks again even if no bell rang."""
+_POLL = 30.0
+"""Seconds after which a follower looks again even if no bell rang: a store makes good lost ones."""
+_UNBORN = 0.25
+"""Seconds after which it is looked again for a session that does not exist yet."""
 
 
 async def log(store: LogStore, row: SessionRow) -> list[Segment]:
@@ -107,7 +109,7 @@ async def follow(
         rung: Outcome[None] = Outcome()
         row = await conversation.row()
         if row is None and uid is None:
-            await rung.within(_POLL / 4)
+            await rung.within(_UNBORN)
             position = 0 if position is None else position
             continue
         if row is None:

@@ -309,11 +309,13 @@ class Turn:
 
     async def listen(self) -> None:
         """Look for a request to stop from another process, four times a second at most."""
+        if self.conversation.host.clock.monotonic() - self._listened >= LISTEN_SECONDS:
+            await self.look()
+
+    async def look(self) -> None:
+        """Look for a request to stop from another process."""
         host = self.conversation.host
-        now = host.clock.monotonic()
-        if now - self._listened < LISTEN_SECONDS:
-            return
-        self._listened = now
+        self._listened = host.clock.monotonic()
         for entry in await host.store.inputs(self.row.key):
             if entry.kind == "interrupt":
                 await host.store.drop_inputs([entry.id])

@@ -16,6 +16,7 @@ from tertulia.agents.afterwards import close_later
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.asked import Asked
+from tertulia.doors import Outcome
 from tertulia.drafting import Draft
 from tertulia.errors import AgentError, StoreError, TurnInterrupted, UsageError
 from tertulia.floor import floor_of, give_floor
@@ -25,6 +26,9 @@ from tertulia.usage import Usage
 
 MAX_DEPTH = 8
 """Agents inside of tools of agents, on one session."""
+
+LOOK_SECONDS = 30.0
+"""Seconds after which a turn looks for requests of other processes even if no bell rang."""
 
 _depths: ContextVar[dict[tuple[bytes, int], int]] = ContextVar("tertulia_depths", default={})  # noqa: B039
 """How deep agents run inside of each other, for each turn that the calling code is part of."""
@@ -196,19 +200,35 @@ async def _watch(turn: Turn, task: asyncio.Task[Any] | None) -> None:
     Who looks into the inbox may wait long for a store that does not answer; a request from here is
     seen meanwhile.
     """
-    looking: asyncio.Task[None] | None = None
+    listening: asyncio.Task[None] | None = None
     try:
-        while not await turn.stop.within(LISTEN_SECONDS):
-            if looking is None or looking.done():
-                looking = asyncio.ensure_future(_look(turn))
+        if not await turn.stop.within(LISTEN_SECONDS):
+            listening = asyncio.ensure_future(_listen(turn))
+            await turn.stop.within(None)
     finally:
-        if looking is not None:
-            looking.cancel()
+        if listening is not None:
+            listening.cancel()
     if task is not None:
         task.cancel()
 
 
-async def _look(turn: Turn) -> None:
-    """Look for requests of other processes; where the store fails, the next commit says so too."""
-    with contextlib.suppress(StoreError):
-        await turn.listen()
+async def _listen(turn: Turn) -> None:
+    """Look for requests of other processes, now and when the bell of the session has rung.
+
+    Where the store fails, the next commit says so too. No bell is missed: it may ring while this
+    looks or rests.
+    """
+    rung: Outcome[None] = Outcome()
+    try:
+        forget = turn.conversation.host.store.watch(turn.row.key, lambda: rung.set_result(None))
+    except StoreError:
+        return
+    try:
+        while True:
+            rung = Outcome()
+            with contextlib.suppress(StoreError):
+                await turn.look()
+            await rung.within(LOOK_SECONDS)
+            await asyncio.sleep(LISTEN_SECONDS)
+    finally:
+        forget()

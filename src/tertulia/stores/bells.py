@@ -20,6 +20,11 @@ class Bells:
     def __bool__(self) -> bool:
         return bool(self._watchers)
 
+    def watched(self) -> list[int]:
+        """The sessions that somebody watches."""
+        with self._lock:
+            return list(self._watchers)
+
     def watch(self, session: int, bell: Bell) -> Callable[[], None]:
         """Ring `bell` when `session` is rung; returns the undo, which may be called again."""
 

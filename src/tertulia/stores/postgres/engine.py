@@ -77,6 +77,11 @@ class Engine:
             await self.open()
         return await self._connections.run(lambda one: work(one, *args, **kw), again=again)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it is open."""
+        return self._ready
+
     def ring(self, session: int) -> None:
         """Tell those who watch a session."""
         self._presence.ringing.ring((session,))
@@ -95,6 +100,7 @@ class Engine:
                 self.thread.start(mine.stay(connections, known)),
                 self.thread.start(mine.lapse.watch(mine.heartbeat)),
                 self.thread.start(mine.ringing.tell(connections)),
+                self.thread.start(mine.ringing.look(connections)),
                 self.thread.start(self._finish_removals()),
                 self.thread.start(self._tidy()),
             ]

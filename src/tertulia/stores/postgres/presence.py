@@ -25,8 +25,6 @@ from tertulia.values import json_object
 SQL = sql.queries("workers.sql")
 HEARTBEAT_SECONDS = 0.5
 """At most; a tenth of the lease where that is shorter."""
-POLL_SECONDS = 5.0
-"""How often everybody is told to look, in case a bell of another process was lost."""
 LOAD_BYTES = 4_096
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,6 @@ class Presence:
         self._lock = int.from_bytes(worker[:8], "big", signed=True)
         self._connection: Connection | None = None
         self._locked = False
-        self._polled = 0.0
 
     async def enter(self, connections: Connections, known: Migrations) -> None:
         """Connect, and be known as alive. Raises StoreTooNew."""
@@ -128,9 +125,6 @@ class Presence:
                 self.ringing.company = found[0][0]
                 if not self._locked:
                     await self._take_lock(connection)
-            if monotonic() - self._polled > POLL_SECONDS:
-                self._polled = monotonic()
-                self.ringing.ring_all()
             await asyncio.sleep(self.heartbeat)
 
     async def _enter_again(self, connections: Connections, known: Migrations) -> None:

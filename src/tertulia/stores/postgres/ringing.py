@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from typing import Any
 
 from tertulia.stores.bells import Bells
 from tertulia.stores.postgres import sql
@@ -16,8 +17,14 @@ SQL = sql.queries("workers.sql")
 CHANNEL = "tertulia"
 EVERYTHING, HELLO = "*", "?"
 PAYLOAD_BYTES = 7_000
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a bell of another process was lost: once for all who watch."""
+LOOKED_AT = 1_000
+"""Sessions that one statement looks at."""
 
 Carrier = Callable[[Collection[int]], bool]
+State = tuple[Any, ...] | None
+"""What of a session is looked at; None where it is gone."""
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +45,7 @@ class Ringing:
         """Tell those who watch here at once, and those elsewhere soon."""
         touched = set(sessions)
         self._bells.ring(touched)
-        if self.company:
+        if self.company and touched:
             self._news |= touched
             self._rung.set()
 
@@ -59,6 +66,25 @@ class Ringing:
                 await connections.attempt(partial(_notify, self._signed(_payload(news))))
             except Exception as error:
                 log.debug("a bell was lost: %r", error)
+
+    async def look(self, connections: Connections) -> None:
+        """Ring for what has changed since the last look, in case no bell rang; until cancelled."""
+        seen: dict[int, State] = {}
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            watched = self._bells.watched()
+            found: dict[int, State] = {}
+            try:
+                for start in range(0, len(watched), LOOKED_AT):
+                    some = watched[start : start + LOOKED_AT]
+                    found |= await connections.attempt(partial(_states, some))
+            except Exception as error:
+                log.debug("it could not be seen what has changed: %r", error)
+                continue
+            self._bells.ring(
+                each for each in watched if each not in seen or found.get(each) != seen[each]
+            )
+            seen = {each: found.get(each) for each in watched}
 
     def _carried(self, news: set[int]) -> bool:
         try:
@@ -89,6 +115,11 @@ class Ringing:
 
 async def _notify(payload: str, connection: Connection) -> None:
     await connection.execute(SQL["notify"], payload)
+
+
+async def _states(sessions: list[int], connection: Connection) -> dict[int, State]:
+    rows = await connection.fetch(SQL["states"], sessions)
+    return {row[0]: tuple(row) for row in rows}
 
 
 def _payload(sessions: set[int]) -> str:

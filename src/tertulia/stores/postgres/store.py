@@ -175,7 +175,8 @@ class PostgresStore(PostgresMoves):
     def watch(self, session: int, bell: Callable[[], None]) -> Callable[[], None]:
         engine = self._started()
         unwatch = self._bells.watch(session, bell)
-        engine.thread.submit(engine.open())
+        if not engine.ready:
+            engine.thread.submit(engine.open())
         return unwatch
 
     def stats(self) -> StoreStats:

@@ -141,6 +141,13 @@ SELECT current_setting('synchronous_commit'),
 -- name: notify
 SELECT pg_notify('tertulia', $1)
 
+-- name: states
+-- (what a bell rings for: whether a session is as it was when this was last asked)
+SELECT s.key, s.seq, s.epoch, s.holder, s.status, (
+    SELECT max(i.id) FROM tertulia.inbox i WHERE i.session = s.key
+)
+FROM tertulia.sessions s WHERE s.key = ANY ($1::bigint[])
+
 -- name: is_there
 SELECT to_regclass('tertulia.meta') IS NOT NULL
 
