@@ -20,6 +20,9 @@ SET_UP = python=""; \
 	fi; \
 	"$$python" scripts/setup_venv.py
 
+# Tests start many processes: each module is compiled for the first of them only.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-swarm demo-live services test soak test-system bench check lock clean setup setup-dev
 
@@ -46,15 +49,15 @@ services: setup-dev ## run a PostgreSQL and a NATS for development, until Ctrl-C
 	@exec .venv/bin/python -m tertulia.testing.servers
 
 test: setup-dev ## run the tests, but for the long ones (ARGS="-k name")
-	@exec .venv/bin/python -m pytest -n 2 -m "not soak and not system" $(ARGS)
+	@exec $(PYTEST) -n 2 -m "not soak and not system" $(ARGS)
 
 soak: setup-dev ## run the long tests: kill -9, power loss, load
-	@exec .venv/bin/python -m pytest -m soak $(ARGS)
+	@exec $(PYTEST) -m soak $(ARGS)
 
 test-system: setup-dev ## run the tests that use the whole system: a browser, a full disk, a cut network
 	@.venv/bin/python scripts/setup_chromium.py
 	@.venv/bin/python scripts/setup_iproute.py
-	@exec .venv/bin/python -m pytest -m system $(ARGS)
+	@exec $(PYTEST) -m system $(ARGS)
 
 bench: ## run the benchmarks, the neighbours beside us, in .venv-bench
 	@$(SET_UP) --package .venv-bench bench
@@ -78,7 +81,7 @@ lock: ## make requirements/*.txt again, with the newest versions
 	@$(COMPILE) --output-file requirements/lock.txt requirements/lock.in
 	@$(COMPILE) --output-file requirements/runtime.txt --all-extras pyproject.toml requirements/runtime.in
 	@$(COMPILE) --output-file requirements/dev.txt requirements/dev.in
-	@$(COMPILE) --output-file requirements/bench.txt --extra server --extra postgres \
+	@$(COMPILE) --output-file requirements/bench.txt --extra server --extra postgres --extra nats \
 		--override requirements/bench.override pyproject.toml requirements/bench.in
 
 clean: ## remove the environments, caches and demo databases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -68,6 +69,12 @@ def new_postgres(postgres_server: str, databases: list[str]) -> Iterator[Callabl
 def postgres(new_postgres: Callable[[], str]) -> str:
     """The address of an empty database."""
     return new_postgres()
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through what stays until the end of the run."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(
