@@ -19,6 +19,10 @@ from benchmarks import (
     agents,
     append,
     bus,
+    cluster_bells,
+    cluster_forward,
+    cluster_takeover,
+    cluster_turns,
     concurrent,
     flat,
     importtime,
@@ -44,6 +48,10 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "live_graph": live_graph.measure,
     "live_socket": live_socket.measure,
     "postgres_append": postgres_append.measure,
+    "cluster_turns": cluster_turns.measure,
+    "cluster_forward": cluster_forward.measure,
+    "cluster_takeover": cluster_takeover.measure,
+    "cluster_bells": cluster_bells.measure,
 }
 SYNC_DECIDES = {"append", "concurrent", "agents", "swarm"}
 NAMES = (*ON_MEDIA, "importtime")
