@@ -85,7 +85,7 @@ def lapse(worker: Working, lapsed: bool = True) -> None:
     """The lease of a worker runs out, as its store tells it; or it comes back."""
     cluster = worker.app.runtime.cluster
     assert cluster is not None
-    cluster._note_lapse(lapsed)  # pyright: ignore[reportPrivateUsage]
+    cluster._lapses.note(lapsed)  # pyright: ignore[reportPrivateUsage]
 
 
 class Balancer(Network):

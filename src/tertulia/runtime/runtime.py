@@ -163,8 +163,10 @@ class Runtime:
         from tertulia.cluster.cluster import Cluster
 
         cluster = Cluster(self._store, getattr(self._bus, "connection", None))
-        mine = ref(self)
-        cluster.on_lapse(lambda lapsed: _stop_turns(mine()) if lapsed else None)
+        conversations = ref(self._registry)
+        cluster.on_lapse(
+            lambda lapsed: _stop_turns(conversations()) if lapsed else None, anywhere=True
+        )
         return cluster
 
     # -- clients of swarms
@@ -319,9 +321,11 @@ class Runtime:
         finally:
             kept.opened.discard(self)
             kept.forget(self)
-            if self._cluster is not None:
-                await self._cluster.close()
-            await self._store.close()
+            try:
+                if self._cluster is not None:
+                    await self._cluster.close()
+            finally:
+                await self._store.close()
 
     async def _end_clients(self) -> None:
         """Dispose the client sessions, then close the bus."""
@@ -379,9 +383,13 @@ def slots_of(max_turns: int | None) -> Slots:
     return Slots(max_turns, MAX_WAITING)
 
 
-def _stop_turns(runtime: Runtime | None) -> None:
-    """The lease of this worker is about to end: its turns stop before another one takes over."""
-    for living in [] if runtime is None else list(runtime.registry.values()):
-        turn = living.turn if isinstance(living, Conversation) else None
+def _stop_turns(registry: WeakValueDictionary[tuple[Any, ...], Any] | None) -> None:
+    """The lease of this worker is about to end: its turns stop before another one takes over.
+
+    On the thread of the store, while others change the registry.
+    """
+    living = [] if registry is None else [reference() for reference in registry.valuerefs()]
+    for each in living:
+        turn = each.turn if isinstance(each, Conversation) else None
         if turn is not None:
             turn.request_stop("the database did not answer in time", lost=True)

@@ -50,14 +50,16 @@ class Lapse:
         left = 1.0 if self._renewed is None else self._renewed + self._seconds - monotonic()
         lapsed = left <= 0
         with self._lock:
-            news = [place for place, (_, told) in self._told.items() if told != lapsed]
-            tells = [self._told[place][0] for place in news]
-            self._told.update((place, (self._told[place][0], lapsed)) for place in news)
-        for tell in tells:
+            news = [(place, tell) for place, (tell, told) in self._told.items() if told != lapsed]
+        for place, tell in news:
             try:
                 tell(lapsed)
             except Exception:
-                log.exception("somebody could not be told of the lease of this worker")
+                log.exception("somebody could not be told of the lease of this worker: again")
+                continue
+            with self._lock:
+                if place in self._told:
+                    self._told[place] = (tell, lapsed)
         return left
 
     async def watch(self, pause: float) -> None:
