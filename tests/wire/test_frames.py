@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tertulia.errors import InvalidFrame, InvalidInput
@@ -77,15 +77,19 @@ def _good_or_refused(data: bytes | str) -> None:
         assert len(str(refused)) < 2_000
 
 
+@pytest.mark.parametrize("examples", [20, pytest.param(200, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
-@given(data=st.data())
-def test_every_event_comes_back_as_it_was_sent(kind: type[LiveEvent], data: st.DataObject) -> None:
-    sent = data.draw(made(kind))
-    for frame in (encode(sent), encode(sent).decode()):
-        back = decode(frame, limit=1 << 20)
-        assert type(back) is kind
-        assert msgspec.structs.asdict(back) == msgspec.structs.asdict(sent)
-    assert json.loads(encode(sent))["type"] == kind.type
+def test_every_event_comes_back_as_it_was_sent(kind: type[LiveEvent], examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(sent=made(kind))
+    def comes_back(sent: LiveEvent) -> None:
+        for frame in (encode(sent), encode(sent).decode()):
+            back = decode(frame, limit=1 << 20)
+            assert type(back) is kind
+            assert msgspec.structs.asdict(back) == msgspec.structs.asdict(sent)
+        assert json.loads(encode(sent))["type"] == kind.type
+
+    comes_back()
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200))
