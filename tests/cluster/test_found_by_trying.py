@@ -120,7 +120,6 @@ async def test_who_asks_with_a_key_is_answered_although_the_worker_asked_is_told
         assert await waiting == "here"
 
 
-@pytest.mark.xfail(strict=True, reason="a switchboard that starts is awaited on its own loop only")
 async def test_a_worker_that_starts_on_one_loop_is_used_on_another(postgres: str) -> None:
     async with Runtime(postgres, swarms=[swarm_of("ok")]) as runtime:
         cluster: Any = runtime.cluster
