@@ -127,8 +127,13 @@ def test_both_run_in_the_foreground_until_they_are_interrupted() -> None:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    said = [line(process).removeprefix("export ").partition("=") for _ in range(2)]
-    assert [name for name, _, _ in said] == ["TERTULIA_TEST_POSTGRES", "TERTULIA_TEST_NATS"]
+    said = [line(process).removeprefix("export ").partition("=") for _ in range(4)]
+    assert [name for name, _, _ in said] == [
+        "TERTULIA_TEST_POSTGRES",
+        "TERTULIA_STORE",
+        "TERTULIA_TEST_NATS",
+        "TERTULIA_BUS",
+    ]
     assert all(listens(address) for _, _, address in said)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 0

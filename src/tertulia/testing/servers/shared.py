@@ -22,6 +22,7 @@ IN_ENVIRONMENT: dict[Kind, str] = {
     "postgres": "TERTULIA_TEST_POSTGRES",
     "nats": "TERTULIA_TEST_NATS",
 }
+FOR_DEVELOPMENT: dict[Kind, str] = {"postgres": "TERTULIA_STORE", "nats": "TERTULIA_BUS"}
 _held: list[int] = []
 """Locks that this process keeps to its end: they say that it uses a server."""
 
@@ -62,7 +63,8 @@ def foreground() -> None:
     try:
         servers = PostgresServer(folder), NatsServer(folder)
         for kind, server in zip(IN_ENVIRONMENT, servers, strict=True):
-            print(f"export {IN_ENVIRONMENT[kind]}={server.url}", flush=True)
+            for name in (IN_ENVIRONMENT[kind], FOR_DEVELOPMENT[kind]):
+                print(f"export {name}={server.url}", flush=True)
         print("Ctrl-C stops both and removes their data", file=sys.stderr, flush=True)
         _wait_for_a_signal()
     finally:
