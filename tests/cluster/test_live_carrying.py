@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 from tests.client.serving import EAGER, Reader
@@ -12,8 +13,10 @@ from tests.live.talking import eventually
 
 from tertulia import Token
 from tertulia.client import LiveClient
+from tertulia.events import Event
 from tertulia.live import Node
 from tertulia.live import link as links
+from tertulia.live.ends import ENDS
 from tertulia.server import carrying
 from tertulia.wire.events import (
     AgentLog,
@@ -239,6 +242,14 @@ async def test_a_carried_client_that_does_not_read_slows_the_session_and_nothing
             ]
 
 
+async def _end(log: AsyncIterator[Event]) -> str:
+    """How the first turn of a log ends."""
+    async for event in log:
+        if event.type in ENDS:
+            return event.type
+    raise AssertionError("the log has ended before its turn")
+
+
 async def test_a_worker_whose_lease_runs_out_tells_its_clients_to_come_back(postgres: str) -> None:
     async with working(postgres) as one, working(postgres) as two:
         async with one.connected() as near, one.connected() as idle, two.connected() as far:
@@ -263,8 +274,9 @@ async def test_a_worker_whose_lease_runs_out_tells_its_clients_to_come_back(post
             async with one.connected() as refused:
                 assert (await refused.closed())[0] == links.RESTARTING
             for session_id in ("near", "far"):
-                events = await two.app.runtime.session(session_id).events()
-                assert events[-1].type == "turn.interrupted"
+                log = two.app.runtime.session(session_id).follow(0)
+                async with asyncio.timeout(10):
+                    assert await _end(log) == "turn.interrupted"
             lapse(one, lapsed=False)
         async with two.connected() as again:
             assert (await again.init("near")).resumed

@@ -68,6 +68,8 @@ class Hub:
         """Whether the lease of this worker has run out: others may have its sessions."""
         self.not_ready: str | None = "it has not started yet"
         """Why the server is not ready, if it is not."""
+        self.without_store = False
+        """Whether the store, which others use too, has not answered yet."""
         self.graph: dict[str, Any] = {"nodes": [], "edges": []}
         """The graph that the setup handler builds."""
         self.nodes: tuple[Node, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from tertulia.cluster.frames import FRAME_LIMIT
-from tertulia.errors import ConfigurationError, StoreError
+from tertulia.errors import AgentError, ConfigurationError, StoreError
 from tertulia.runtime import Runtime
 from tertulia.server import carrying
 from tertulia.server.asgi import Receive, Scope, Send
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tertulia.server")
 _ANYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 it is compared with, not bound to
 _ADVERTISE = "TERTULIA_ADVERTISE"
+_LOOK_AGAIN = 1.0
+"""Seconds until it is looked again for a store that did not answer."""
 
 
 class Membership:
@@ -50,6 +53,7 @@ class Membership:
         self._socket = socket
         self._said = _checked(url or os.environ.get(_ADVERTISE) or None)
         self._forget: Callable[[], None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of another worker, as ASGI says."""
@@ -73,6 +77,8 @@ class Membership:
         cluster = self._cluster
         if cluster is None:
             return
+        self._hub.without_store = True
+        self._looking = asyncio.get_running_loop().create_task(self._look(cluster))
         self._forget = cluster.on_lapse(self._hub.lapse)
         cluster.serve(carrying.KIND, self._carried)
         cluster.store.report_load(self._load)
@@ -97,6 +103,16 @@ class Membership:
         name = f"[{host}]" if ":" in host else host
         await self._advertise(cluster, f"{'https' if secure else 'http'}://{name}:{port}")
 
+    async def _look(self, cluster: Cluster) -> None:
+        """Be ready once the store has answered."""
+        while self._hub.without_store:
+            try:
+                await cluster.store.incarnation()
+                self._hub.without_store = False
+            except AgentError as error:
+                _log.warning("the server is not ready: %s", error)
+                await asyncio.sleep(_LOOK_AGAIN)
+
     def _load(self) -> dict[str, Any]:
         """What the others are told of this worker. On the thread of the store."""
         slots = self._runtime.slots
@@ -119,6 +135,9 @@ class Membership:
         if self._forget is not None:
             self._forget()
             self._forget = None
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         if self._cluster is not None:
             self._cluster.store.report_load(None)
 

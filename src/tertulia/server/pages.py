@@ -117,6 +117,8 @@ async def forbidden(scope: Any, receive: Any, send: Any) -> None:
 def _why_not(hub: Hub) -> str | None:
     if hub.stopping:
         return "the server shuts down"
+    if hub.without_store:
+        return "the store has not answered yet; the log of the server says why"
     if hub.lapsed:
         return "the server has lost its store: its lease has run out"
     return hub.not_ready
