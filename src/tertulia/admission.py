@@ -7,12 +7,14 @@ enters with the next turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from tertulia import doors, events, slots
+from tertulia.afterwards import Hold, Taking
 from tertulia.asked import Asked, Busy
 from tertulia.clock import DAY, to_iso
 from tertulia.closing import Trace
@@ -23,13 +25,13 @@ from tertulia.errors import (
     IdempotencyConflict,
     InvalidInput,
     SessionBusy,
+    StoreError,
     UsageError,
 )
 from tertulia.floor import floor_of, give_floor
 from tertulia.gate import Slots
 from tertulia.messages import Message
 from tertulia.opening import Opening
-from tertulia.recovery import close_abandoned
 from tertulia.stores.base import Input, Request, SessionRow
 from tertulia.turns import Turn, own_turn
 
@@ -55,12 +57,13 @@ class Place:
 
     def __init__(self, conversation: Conversation, asked: Asked) -> None:
         self._conversation = conversation
-        self._asked = asked
+        self.asked = asked
+        self.taking = Taking(conversation)
         self._entry: Input | None = None
 
     async def enter(self) -> None:
         """Enter the gate as `busy` says. Raises SessionBusy and TurnTimeout."""
-        conversation, asked = self._conversation, self._asked
+        conversation, asked = self._conversation, self.asked
         if conversation.gate.try_enter():
             return
         if asked.busy == "reject" and not conversation.approach():
@@ -78,7 +81,7 @@ class Place:
 
     def how(self) -> How:
         """How far the change goes to be made, while another process holds the session."""
-        asked = self._asked
+        asked = self.asked
         return How(
             timeout=TURN_TIMEOUT if asked.timeout is None else asked.timeout,
             seize_after=INTERRUPT_SECONDS if asked.busy == "interrupt" else None,
@@ -88,11 +91,11 @@ class Place:
 
     async def slot(self) -> Slots | None:
         """A place among the turns of this process. Raises as `enter`."""
-        return await slots.take(self._conversation, self._asked.timeout, self._receive)
+        return await slots.take(self._conversation, self.asked.timeout, self._receive)
 
     async def _held(self, row: SessionRow) -> None:
         """Another process holds the session."""
-        conversation, busy = self._conversation, self._asked.busy
+        conversation, busy = self._conversation, self.asked.busy
         if busy == "reject":
             raise SessionBusy(
                 f"session {conversation.id!r} is in a turn of another process",
@@ -104,10 +107,10 @@ class Place:
 
     async def _receive(self) -> None:
         conversation = self._conversation
-        if self._entry is None and self._asked.messages:
+        if self._entry is None and self.asked.messages:
             conversation.arriving += 1
             try:
-                self._entry = await conversation.receive(self._asked.messages)
+                self._entry = await conversation.receive(self.asked.messages)
                 if self._entry is not None:
                     conversation.waiting.add(self._entry.id)
             finally:
@@ -122,6 +125,14 @@ class Place:
         """The inbox row, if there was one, is in the log."""
         if self._entry is not None:
             self._conversation.waiting.discard(self._entry.id)
+
+    async def leave(self) -> None:
+        """Give up a turn that did not begin, or of which nobody knows whether it did."""
+        try:
+            await self.taking.undo()
+        finally:
+            self._conversation.gate.leave()
+            await self.withdraw()
 
     async def withdraw(self) -> None:
         """Take back the inbox row, if there is one."""
@@ -156,35 +167,24 @@ async def begin(
     slot: Slots | None = None
     try:
         slot = await place.slot()
-        turn = await _start(conversation, opening, asked, place, floor)
+        turn = await _start(conversation, opening, place, floor)
     except BaseException as error:
-        stopped = not isinstance(error, Exception)
         if slot is not None:
             slot.leave()
-        await doors.protected(lambda: _leave(conversation, place, stopped=stopped))
+        with _noting(error):
+            await doors.protected(place.leave)
         raise
     turn.slot, conversation.turn = slot, turn
     return turn
 
 
-async def _leave(conversation: Conversation, place: Place, *, stopped: bool) -> None:
-    """Give up a turn that did not begin, or whose beginning was cut off."""
+@contextmanager
+def _noting(error: BaseException) -> Generator[None]:
+    """Where the store fails once more, what it failed with first is what the caller has to know."""
     try:
-        if stopped:
-            await _close_begun(conversation)
-    finally:
-        conversation.gate.leave()
-        await place.withdraw()
-
-
-async def _close_begun(conversation: Conversation) -> None:
-    """Close a turn that began although its caller was cancelled while the commit was on its way."""
-    row = await conversation.settled_row()
-    mine = row is not None and row.holder == conversation.host.store.worker
-    if mine and row is not None and row.open_turn is not None:
-        draft = conversation.draft_on(row)
-        await close_abandoned(conversation.host.store, draft)
-        await conversation.made(draft)
+        yield
+    except StoreError as second:
+        error.add_note(f"what it left could not be put in order: {second!r}")
 
 
 def check_timeout(seconds: Any) -> float | None:
@@ -214,11 +214,10 @@ async def _interrupt(turn: Turn) -> None:
 async def _start(
     conversation: Conversation,
     opening: Opening,
-    asked: Asked,
     place: Place,
     floor: Floor | None,
 ) -> Turn:
-    store = conversation.host.store
+    store, asked = conversation.host.store, place.asked
     for _ in range(MAX_RACES):
         draft = await conversation.draft(opening, place.how())
         if asked.key is not None:
@@ -240,7 +239,8 @@ async def _start(
         draft.after["open_turn"] = draft.turn
         if draft.row.due_at is None:
             await conversation.trim(draft)
-        if not await conversation.made(draft) or conversation.known is None:
+        hold = Hold(draft.turn, draft.row.epoch + 1)
+        if not await place.taking.made(draft, hold) or conversation.known is None:
             continue
         place.admitted()
         row, conversation.known = conversation.known, None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from tertulia import closing, doors, events, slots
+from tertulia.afterwards import Hold, Taking
 from tertulia.approvals import Approval, approvals
 from tertulia.asked import Asked
 from tertulia.codec import body_of
@@ -61,29 +62,32 @@ async def resume(
         raise UsageError(f"session {conversation.id!r} is in a turn of the calling code already")
     await conversation.enter(seconds)
     slot: Slots | None = None
+    taking = Taking(conversation)
     try:
         slot = await slots.take(conversation, seconds)
-        resumed = await _take_over(conversation, opening, knows)
-    except BaseException as error:
-        stopped = not isinstance(error, Exception)
+        resumed = await _take_over(conversation, opening, knows, taking)
+    except BaseException:
         if slot is not None:
             slot.leave()
-        await doors.protected(lambda: _leave(conversation, stopped=stopped))
+        await doors.protected(lambda: _leave(conversation, taking))
         raise
     resumed.turn.slot, conversation.turn = slot, resumed.turn
     return resumed
 
 
-async def _leave(conversation: Conversation, *, stopped: bool) -> None:
+async def _leave(conversation: Conversation, taking: Taking) -> None:
+    """Give back a turn that was taken although its caller was stopped or the reply was lost."""
     try:
-        if stopped:
-            await _give_back(conversation)
+        await taking.undo()
     finally:
         conversation.gate.leave()
 
 
 async def _take_over(
-    conversation: Conversation, opening: Opening, knows: Callable[[str | None], bool]
+    conversation: Conversation,
+    opening: Opening,
+    knows: Callable[[str | None], bool],
+    taking: Taking,
 ) -> Resumed:
     host = conversation.host
     for _ in range(MAX_RACES):
@@ -103,21 +107,11 @@ async def _take_over(
         draft.add(events.TURN_RESUMED, {})
         draft.after["holder"] = host.store.worker
         draft.after["epoch"] = row.epoch + 1
-        if await conversation.made(draft) and conversation.known is not None:
+        hold = Hold(number, row.epoch + 1, resumed=True)
+        if await taking.made(draft, hold) and conversation.known is not None:
             held, conversation.known = conversation.known, None
             return _resumed(conversation, held, records, decided)
     raise conversation.outrun()
-
-
-async def _give_back(conversation: Conversation) -> None:
-    """Let go of a turn that was taken although its caller was cancelled meanwhile."""
-    row = await conversation.settled_row()
-    if row is None or row.open_turn is None or row.holder != conversation.host.store.worker:
-        return
-    draft = conversation.draft_on(row, row.open_turn)
-    draft.add(events.TURN_SUSPENDED, {"calls": list(row.open_calls)})
-    draft.after["holder"] = None
-    await conversation.made(draft)
 
 
 async def _open_row(conversation: Conversation, opening: Opening) -> SessionRow:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from tertulia import events
+from tertulia.afterwards import Hold, let_go_later
 from tertulia.asked import Asked
 from tertulia.closing import Effect, Trace
-from tertulia.codec import body_of, encode
+from tertulia.codec import body_of
 from tertulia.conversation import MAX_RACES
 from tertulia.doors import Outcome
 from tertulia.drafting import Draft, commit
@@ -31,10 +32,9 @@ from tertulia.errors import (
 )
 from tertulia.gate import Gate, GateFull, Slots
 from tertulia.messages import Message, parse
-from tertulia.recovery import close_turn
 from tertulia.scoped import refuse_inside_update
-from tertulia.stores.base import Request, SessionRow
-from tertulia.values import storable
+from tertulia.stores.base import SessionRow
+from tertulia.turn_ends import End, draft_end, failed, interrupted
 
 if TYPE_CHECKING:
     from tertulia.conversation import Conversation
@@ -263,28 +263,15 @@ class Turn:
         `first` drafts what goes into the same commit before the end: the last message. It may be
         called again when somebody else changed shared state first.
         """
-        await self._close(events.TURN_COMPLETED, body or {}, keep=True, first=first)
+        await self._close(End(events.TURN_COMPLETED, body or {}, True, first))
 
     async def fail(self, error: BaseException) -> None:
         """Close the turn as failed. What it did in the world is kept, all else is hidden."""
-        said = storable(str(error)[:1_000])
-        await self._close(events.TURN_FAILED, {"error": type(error).__name__, "text": said})
+        await self._close(failed(error))
 
     async def interrupt(self, reason: str, partial: str | None = None) -> None:
         """Close the turn on request, keeping exactly what was handed out by then."""
-
-        async def add_partial(draft: Draft) -> None:
-            draft.close_calls(self.trace.unstarted)
-            draft.message(
-                Message.assistant(partial or "", agent=self.agent, metadata={"interrupted": True})
-            )
-
-        await self._close(
-            events.TURN_INTERRUPTED,
-            {"reason": reason},
-            keep=True,
-            first=add_partial if partial else None,
-        )
+        await self._close(interrupted(self, reason, partial))
 
     async def suspend(self) -> None:
         """Let go of the session until every call that waits for an approval has its decision.
@@ -305,7 +292,7 @@ class Turn:
 
     async def abandon(self) -> None:
         """Close the turn without its driver, as if its process had died."""
-        await self._close(events.TURN_ABANDONED, {})
+        await self._close(End(events.TURN_ABANDONED))
 
     async def listen(self) -> None:
         """Look for a request to stop from another process, four times a second at most."""
@@ -389,14 +376,7 @@ class Turn:
             if record.type in _TRACED:
                 self.trace.feed(record.type, body_of(record))
 
-    async def _close(
-        self,
-        kind: str,
-        body: Mapping[str, Any],
-        *,
-        keep: bool = False,
-        first: Callable[[Draft], Awaitable[None]] | None = None,
-    ) -> None:
+    async def _close(self, end: End) -> None:
         async with self._gate:
             if self.closed:
                 return
@@ -405,12 +385,14 @@ class Turn:
             try:
                 await self._settle()
                 if not self.closed:
-                    row = await self._closed_row(kind, body, keep, first)
+                    row = await self._closed_row(end)
             except BaseException as error:
                 # Of a completion that was refused nothing was written, and one that was stopped
                 # may not be: whoever drives the turn closes it.
                 refused = isinstance(error, InvalidInput) or not isinstance(error, Exception)
-                open_still = refused and kind == events.TURN_COMPLETED
+                open_still = refused and end.completes
+                if not (open_still or isinstance(error, StaleWriter)):
+                    let_go_later(self.conversation, Hold(self.number, self.row.epoch))
                 raise
             finally:
                 if not open_still:
@@ -418,65 +400,28 @@ class Turn:
             for write in self.writes:
                 write.outcome.set_result(None)
 
-    async def _closed_row(
-        self,
-        kind: str,
-        body: Mapping[str, Any],
-        keep: bool,
-        first: Callable[[Draft], Awaitable[None]] | None,
-    ) -> SessionRow:
+    async def _closed_row(self, end: End) -> SessionRow:
         """Close the turn; one that did not complete also where what it would say cannot be said."""
         try:
-            return await self._closing_commit(kind, body, keep, first)
+            return await self._closing_commit(end)
         except InvalidInput:
-            if kind == events.TURN_COMPLETED:
+            if end.completes:
                 raise
             self._notes.clear()
-            return await self._closing_commit(kind, {}, keep, None)
+            return await self._closing_commit(end.bare())
 
-    async def _closing_commit(
-        self,
-        kind: str,
-        body: Mapping[str, Any],
-        keep: bool,
-        first: Callable[[Draft], Awaitable[None]] | None,
-    ) -> SessionRow:
-        conversation = self.conversation
+    async def _closing_commit(self, end: End) -> SessionRow:
         while True:
             draft = self._draft()
             self._draft_notes(draft)
-            if first is not None:
-                await first(draft)
-            kept = keep or self.trace.outcome() == "interrupted"
-            if kept and self.staged:
-                draft.close_calls(self.trace.unstarted)
-                self.draft_staged(draft)
-            for write in self.writes if kept else ():
-                await write.draft(draft, conversation.host.store)
-            await close_turn(
-                conversation.host.store, draft, self.trace, kind, dict(body), keep=keep
-            )
-            if self.asked.key is not None:
-                completed = kind == events.TURN_COMPLETED
-                draft.request = self._request("done" if completed else "failed")
-            await conversation.trim(draft)
+            await draft_end(self, end, draft)
             self._sent = _Sent(draft)
             try:
-                row = await commit(conversation.host.store, draft)
+                row = await commit(self.conversation.host.store, draft)
             except VersionConflict:
                 continue
-            conversation.observe(draft)
+            self.conversation.observe(draft)
             return row
-
-    def _request(self, status: Literal["done", "failed"]) -> Request:
-        return Request(
-            key=self.asked.key or "",
-            digest=self.asked.digest(),
-            turn=self.number,
-            status=status,
-            result=encode(self.result, "the result") if status == "done" else None,
-            time=self.conversation.host.clock.now(),
-        )
 
     def _release(self, row: SessionRow | None) -> None:
         if self.closed:

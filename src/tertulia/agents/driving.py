@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from tertulia import admission, doors, ending, events, resuming, telemetry
-from tertulia.agents.afterwards import close_later
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.asked import Asked
@@ -188,8 +187,6 @@ async def _end(
         await asyncio.shield(closing)
     except BaseException as second:
         error.add_note(f"the turn could not be closed: {second!r}")
-        if isinstance(second, StoreError):
-            close_later(turn)
     if not exchange.outcome.done:
         exchange.fail(error)
 
