@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -36,6 +37,8 @@ from tertulia.swarm.node import SwarmNode
 from tertulia.sweeping import Sweeper
 from tertulia.wire.frames import MAX_FRAME
 
+_LOOK = 0.05
+"""Seconds between two looks whether turns still run."""
 _log = logging.getLogger("tertulia.server")
 
 
@@ -277,10 +280,19 @@ class AgentApp:
         finally:
             self.leave()
             await sweeper.close()
-            await self.hub.shut_down(self._finish_in)
+            await asyncio.gather(self.hub.shut_down(self._finish_in), self._finish())
             self.membership.leave()
             if self._own_runtime:
                 await self.runtime.close()
+
+    async def _finish(self) -> None:
+        """Let turns finish that other workers have handed on, for as long as that may take."""
+        if self.runtime.cluster is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._finish_in
+        while self.runtime.slots.taken and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
 
 
 class _Server(uvicorn.Server):

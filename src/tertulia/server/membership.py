@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from tertulia.cluster.frames import FRAME_LIMIT
-from tertulia.errors import AgentError, ConfigurationError, StoreError
+from tertulia.errors import AgentError, ConfigurationError
 from tertulia.runtime import Runtime
 from tertulia.server import carrying
 from tertulia.server.asgi import Receive, Scope, Send
@@ -127,7 +127,7 @@ class Membership:
     async def _advertise(self, cluster: Cluster, url: str) -> None:
         try:
             await cluster.advertise(url)
-        except StoreError as error:  # it is told to others when the store is there
+        except AgentError as error:  # it is told to others when the store is there
             _log.warning("other workers do not know yet where this one is: %s", error)
 
     def leave(self) -> None:
