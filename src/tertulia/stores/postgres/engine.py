@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from tertulia.errors import AgentError, NotAStore
+from tertulia.errors import AgentError, NotAStore, StoreClosed
 from tertulia.loop_thread import LoopThread
 from tertulia.stores.postgres import changing, migrations, sql, workers
 from tertulia.stores.postgres.address import Address
@@ -44,15 +44,17 @@ class Engine:
         self._presence = presence
         self._opening = asyncio.Lock()
         self._ready = False
+        self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._writing: asyncio.Task[None] | None = None
         self.writer = Writer(self._wake, presence.ringing.ring)
 
     def _wake(self) -> None:
-        self.thread.loop.call_soon_threadsafe(self._begin_writing)
+        with contextlib.suppress(RuntimeError):  # closed, which wrote what was put before
+            self.thread.loop.call_soon_threadsafe(self._begin_writing)
 
     def _begin_writing(self) -> None:
-        if self._writing is None:
+        if self._writing is None and not self._closed:
             self._writing = self.thread.start(self._write())
         self.writer.nudge()
 
@@ -60,7 +62,7 @@ class Engine:
         try:
             await self.open()
         except Exception as error:
-            self.writer.refuse_all(error)
+            self.writer.refuse_all(error, self.address.shown)
             self._writing = None
             return
         await self.writer.run(self._connections, self.address.shown)
@@ -91,6 +93,8 @@ class Engine:
     async def open(self) -> None:
         """Connect, make or check the schema, and be known as alive; once."""
         async with self._opening:
+            if self._closed:
+                raise StoreClosed(f"{self.address.shown} is closed; make a new store for it")
             if self._ready:
                 return
             await self._connections.run(self._prepare)
@@ -141,10 +145,13 @@ class Engine:
 
     async def close(self) -> None:
         """Write what waits, and let go of everything but the thread."""
+        self.writer.finish()
+        if self.writer.depth:
+            self._begin_writing()
+        if self._writing is not None:
+            await self._writing
         async with self._opening:
-            self.writer.finish()
-            if self._writing is not None:
-                await self._writing
+            self._closed = True
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

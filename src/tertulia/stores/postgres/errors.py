@@ -9,11 +9,16 @@ from tertulia.errors import (
     ConfigurationError,
     InvalidInput,
     NotAStore,
+    OutcomeUnknown,
     StoreCorrupt,
     StoreError,
     StoreReadOnly,
     StoreUnavailable,
 )
+
+
+class NotConnected(OSError):
+    """There is no connection, so nothing was sent."""
 
 
 class Fate(Enum):
@@ -24,10 +29,12 @@ class Fate(Enum):
     REFUSED = "it did not happen, and trying again does not help"
 
 
+LOCKED = "55P03"
+"""A lock was not free in time."""
 LOST = ("08", "57P", "53300", "25006")
 """Beginnings of codes: of the connection, of a server that ends or begins, of one that has too
 many connections, and of one that was the primary."""
-UNDONE = ("40001", "40P01")
+UNDONE = ("40001", "40P01", LOCKED)
 OUTDATED = "InvalidCachedStatementError"
 """Somebody migrated meanwhile; the driver prepares its statements again."""
 POOLER = "if this is a pooler in transaction mode, add ?direct= with the address past it"
@@ -41,6 +48,7 @@ MEANINGS: list[tuple[str, type[AgentError], str]] = [
     ("42P05", ConfigurationError, POOLER),
     ("22021", InvalidInput, "PostgreSQL keeps no text with a NUL character"),
     ("22P05", InvalidInput, "PostgreSQL keeps no text with this character"),
+    (LOCKED, StoreUnavailable, "nothing was written; somebody keeps a lock for long"),
     ("53", StoreUnavailable, "nothing was written; make room on the server and repeat"),
     ("XX", StoreCorrupt, "the database is damaged; restore a backup"),
 ]
@@ -48,7 +56,7 @@ MEANINGS: list[tuple[str, type[AgentError], str]] = [
 
 def fate(error: BaseException) -> Fate:
     """What became of what was tried when this was raised."""
-    code = _code(error)
+    code = code_of(error)
     if code.startswith(UNDONE) or type(error).__name__ == OUTDATED:
         return Fate.UNDONE
     if code.startswith(LOST) or isinstance(error, OSError | EOFError | TimeoutError):
@@ -62,18 +70,30 @@ def translate(error: Exception, url: str) -> AgentError:
     """An error as ours, with what to do about it."""
     if isinstance(error, AgentError):
         return error
-    code = _code(error)
+    code = code_of(error)
     for beginning, kind, advice in MEANINGS:
         if code.startswith(beginning):
             return kind(f"{url}: {error}; {advice}")
     if isinstance(error, UnicodeError) or type(error).__name__ == "DataError":
         return InvalidInput(f"{url}: {error}; PostgreSQL keeps no such value")
     if fate(error) is Fate.LOST:
-        return StoreUnavailable(f"{url}: {error or type(error).__name__}; is the server running?")
+        return StoreUnavailable(f"{url}: {said(error)}; is the server running?")
     return StoreError(f"{url}: {type(error).__name__}: {error}")
 
 
-def _code(error: BaseException) -> str:
+def unknown(error: Exception, url: str) -> OutcomeUnknown:
+    """That nobody knows what became of what was tried."""
+    return OutcomeUnknown(
+        f"{url}: {said(error)}; it may or may not have been written: read before you repeat"
+    )
+
+
+def said(error: BaseException) -> str:
+    """The text of an error, or its kind where it has none."""
+    return str(error) or type(error).__name__
+
+
+def code_of(error: BaseException) -> str:
     """The SQLSTATE, empty where the server did not say one."""
     return str(getattr(error, "sqlstate", None) or "")
 

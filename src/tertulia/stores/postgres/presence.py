@@ -15,7 +15,7 @@ import msgspec
 from tertulia.errors import InvalidInput, StoreTooNew
 from tertulia.stores.bells import Bells
 from tertulia.stores.postgres import sql
-from tertulia.stores.postgres.connections import Connections, Pauses
+from tertulia.stores.postgres.connections import CONNECT_SECONDS, Connections, Pauses
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.lapse import Lapse
 from tertulia.stores.postgres.migrations import Migrations, State, meta
@@ -74,11 +74,12 @@ class Presence:
         """Connect, and be known as alive. Raises StoreTooNew."""
         connection = await connections.connect_directly()
         try:
-            await connection.execute("SET synchronous_commit = off")
-            await self._register(connection, known)
-            self._locked = False
-            await self._take_lock(connection)
-            await self.ringing.listen(connection)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.execute("SET synchronous_commit = off")
+                await self._register(connection, known)
+                self._locked = False
+                await self._take_lock(connection)
+                await self.ringing.listen(connection)
         except BaseException:
             connection.terminate()
             raise

@@ -48,6 +48,7 @@ class PostgresStore(PostgresMoves):
         self._starting = threading.Lock()
         self._engine: Engine | None = None
         self._end: StoreClosed | ForkedRuntimeError | None = None
+        self._closing: tuple[Engine | None, Outcome[Any]] | None = None
 
     @property
     def level(self) -> Level:
@@ -203,30 +204,30 @@ class PostgresStore(PostgresMoves):
         return await migrations.bring_up_to_date(self._address, self.migrations, finish=finish)
 
     async def close(self) -> None:
-        closing = self._begin_closing()
-        if closing is not None:
-            engine, outcome = closing
+        engine, outcome = self._begin_closing()
+        if engine is not None:
             await outcome.within(None)
             engine.thread.stop()
 
     def close_now(self) -> None:
         """Finish what was submitted and let go of everything, blocking this thread."""
-        closing = self._begin_closing()
-        if closing is not None:
-            engine, outcome = closing
+        engine, outcome = self._begin_closing()
+        if engine is not None:
             outcome.wait()
             engine.thread.stop()
 
-    def _begin_closing(self) -> tuple[Engine, Outcome[Any]] | None:
+    def _begin_closing(self) -> tuple[Engine | None, Outcome[Any]]:
+        """Close once, whatever becomes of who asked for it; who asks again waits for the same."""
         with self._starting:
-            if self._end is not None:
-                return None
-            self._end = StoreClosed(f"{self.url} is closed; make a new store for it")
-            engine = self._engine
+            if self._closing is None:
+                engine = self._engine if self._end is None else None
+                ended = Outcome[Any]() if engine is None else engine.thread.submit(_end(engine))
+                self._end = self._end or StoreClosed(
+                    f"{self.url} is closed; make a new store for it"
+                )
+                self._closing = (engine, ended)
         living.forget(self)
-        if engine is None:
-            return None
-        return engine, engine.thread.submit(engine.close())
+        return self._closing
 
     def abandon(self) -> list[Engine]:
         """Be dead in a forked child; gives what nobody may use or close there.
@@ -239,7 +240,16 @@ class PostgresStore(PostgresMoves):
             "new store in them"
         )
         self._starting = threading.Lock()
+        self._closing = None
         return [self._engine] if self._engine is not None else []
+
+
+async def _end(engine: Engine) -> None:
+    """Close all, and let the thread end by itself."""
+    try:
+        await engine.close()
+    finally:
+        engine.thread.stop()
 
 
 def _place(place: str) -> str:

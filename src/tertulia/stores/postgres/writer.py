@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from time import monotonic
 from typing import cast
 
-from tertulia.errors import AgentError, OutcomeUnknown, StoreClosed, StoreUnavailable
+from tertulia.errors import AgentError, StoreClosed, StoreUnavailable
 from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.postgres.batches import Batch, Job, gather, only
-from tertulia.stores.postgres.connections import Connections, NotConnected, Pauses
+from tertulia.stores.postgres.connections import Connections, Pauses
 from tertulia.stores.postgres.driver import Connection
-from tertulia.stores.postgres.errors import Fate, fate, translate
+from tertulia.stores.postgres.errors import Fate, NotConnected, fate, translate, unknown
 from tertulia.stores.postgres.writing import write, write_alone
 from tertulia.stores.settling import settle
 from tertulia.stores.statistics import Statistics
@@ -89,12 +89,11 @@ class Writer:
         while self._idle:
             self.nudge()
 
-    def refuse_all(self, error: Exception) -> None:
+    def refuse_all(self, error: Exception, url: str) -> None:
         """Give up what waits."""
         with self._lock:
             jobs, self._waiting, self._asleep = self._waiting, deque(), True
-        for job in jobs:
-            job.error = error
+        _fail(jobs, error, url)
         settle(jobs)
 
     async def run(self, connections: Connections, url: str) -> None:
@@ -161,26 +160,29 @@ class Writer:
             for job in jobs:
                 await self._settle(connections, url, only(job))
             return
-        for job in jobs:
-            job.error = _unknown(error, url) if job.sent else translate(error, url)
+        _fail(jobs, error, url)
         self._tell(jobs, 0.0)
+        if connections.away:
+            self.refuse_all(error, url)
 
     async def _write(self, connections: Connections, batch: Batch) -> list[Job]:
         """Write, again while nothing is known to be written and the server is away."""
         pauses = Pauses()
         while True:
             try:
-                return await self._attempt(connections, batch)
+                return await self._attempt(connections, batch, pauses.until)
             except Exception as error:
                 found = fate(error)
                 log.debug("a batch was not written: %r", error)
                 for job in batch.jobs:
                     job.sent |= found is Fate.LOST and not isinstance(error, NotConnected)
                 twice = any(job.sent and not job.repeatable for job in batch.jobs)
-                if found is Fate.REFUSED or twice or not await pauses.pause():
+                if found is Fate.REFUSED or twice or connections.away:
+                    raise
+                if not await pauses.pause():
                     raise
 
-    async def _attempt(self, connections: Connections, batch: Batch) -> list[Job]:
+    async def _attempt(self, connections: Connections, batch: Batch, until: float) -> list[Job]:
         lone = batch.jobs[0] if batch.jobs[0].alone else None
 
         async def work(connection: Connection) -> list[Job]:
@@ -192,7 +194,7 @@ class Writer:
                 lone.result, lone.error = None, refused
             return [lone]
 
-        return await connections.attempt(work)
+        return await connections.attempt(work, until, writing=True)
 
     def _tell(self, jobs: list[Job], seconds: float) -> None:
         self.statistics.count(jobs, seconds)
@@ -200,8 +202,7 @@ class Writer:
         settle(jobs)
 
 
-def _unknown(error: Exception, url: str) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"{url}: {error or type(error).__name__}; it may or may not have been written: read "
-        "before you repeat"
-    )
+def _fail(jobs: Iterable[Job], error: Exception, url: str) -> None:
+    """Tell jobs that nothing came of them, or that it is not known."""
+    for job in jobs:
+        job.error = unknown(error, url) if job.sent else translate(error, url)

@@ -149,7 +149,11 @@ SELECT s.key, s.seq, s.epoch, s.holder, s.status, (
 FROM tertulia.sessions s WHERE s.key = ANY ($1::bigint[])
 
 -- name: is_there
-SELECT to_regclass('tertulia.meta') IS NOT NULL
+-- (by reading: a name that was not there is remembered until the next transaction)
+SELECT EXISTS (
+    SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'tertulia' AND c.relname = 'meta'
+)
 
 -- name: meta
 SELECT name, value FROM tertulia.meta
