@@ -10,6 +10,7 @@ import msgspec
 from tertulia import events
 from tertulia.codec import encode
 from tertulia.drafting import Draft
+from tertulia.errors import TurnInterrupted, WorkerLost
 from tertulia.messages import Message
 from tertulia.recovery import close_turn
 from tertulia.stores.base import Request
@@ -57,6 +58,16 @@ def interrupted(turn: Turn, reason: str, partial: str | None) -> End:
 
     first = add_partial if partial else None
     return End(events.TURN_INTERRUPTED, {"reason": reason}, True, first)
+
+
+def stopped(turn: Turn, reason: str) -> TurnInterrupted | WorkerLost:
+    """What whoever waits for a turn is told when it was stopped."""
+    if turn.lost:
+        return WorkerLost(
+            f"turn {turn.number} of session {turn.conversation.id!r} was stopped: {reason}; "
+            "read before you repeat, or repeat with the same idempotency key"
+        )
+    return TurnInterrupted(reason, session_id=turn.conversation.id)
 
 
 async def draft_end(turn: Turn, end: End, draft: Draft) -> None:

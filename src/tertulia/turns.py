@@ -25,16 +25,15 @@ from tertulia.errors import (
     InvalidInput,
     SessionBusy,
     StaleWriter,
-    TurnInterrupted,
+    StoreError,
     UsageError,
     VersionConflict,
-    WorkerLost,
 )
 from tertulia.gate import Gate, GateFull, Slots
 from tertulia.messages import Message, parse
 from tertulia.scoped import refuse_inside_update
 from tertulia.stores.base import SessionRow
-from tertulia.turn_ends import End, draft_end, failed, interrupted
+from tertulia.turn_ends import End, draft_end, failed, interrupted, stopped
 
 if TYPE_CHECKING:
     from tertulia.conversation import Conversation
@@ -290,6 +289,14 @@ class Turn:
             await self._apply(build)
             self._release(self.row)
 
+    async def give_back(self) -> None:
+        """Suspend a turn that was resumed and cannot go on, later where the store is away."""
+        try:
+            await self.suspend()
+        except StoreError:
+            let_go_later(self.conversation, Hold(self.number, self.row.epoch, resumed=True))
+            self._release(None)
+
     async def abandon(self) -> None:
         """Close the turn without its driver, as if its process had died."""
         await self._close(End(events.TURN_ABANDONED))
@@ -320,16 +327,7 @@ class Turn:
     def check(self) -> None:
         """Raise TurnInterrupted when somebody asked the turn to stop; WorkerLost if it is lost."""
         if self.stop.done:
-            raise self.stopped(self.stop.result())
-
-    def stopped(self, reason: str) -> TurnInterrupted | WorkerLost:
-        """What whoever waits for the turn is told when it was stopped."""
-        if self.lost:
-            return WorkerLost(
-                f"turn {self.number} of session {self.conversation.id!r} was stopped: {reason}; "
-                "read before you repeat, or repeat with the same idempotency key"
-            )
-        return TurnInterrupted(reason, session_id=self.conversation.id)
+            raise stopped(self, self.stop.result())
 
     def enter_context(self) -> None:
         """Calls that follow in this task, and in what it starts, are part of the turn."""

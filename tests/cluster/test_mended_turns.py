@@ -17,10 +17,11 @@ from tertulia.afterwards import (
     _waiting,  # pyright: ignore[reportPrivateUsage]
     let_go_later,
 )
-from tertulia.errors import OutcomeUnknown, StoreUnavailable
+from tertulia.errors import OutcomeUnknown, StoreUnavailable, UsageError
 from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.postgres import connections, writer
 from tertulia.testing import ScriptedModel
+from tertulia.testing.models import call
 
 AWAY = StoreUnavailable("the store is away")
 UNKNOWN = OutcomeUnknown("the reply was lost")
@@ -35,21 +36,26 @@ class Network:
         self.store = runtime.store
         self.cut = False
         self._lost: str | None = None
+        self._replies = False
         self._commit = self.store.commit
         patch.setattr(self.store, "commit", self._losing)
         for name in ("find", "drop_inputs", "records", "inputs"):
             patch.setattr(self.store, name, self._cuttable(getattr(self.store, name)))
 
-    def lose(self, kind: str) -> None:
-        """Be cut once the next change with an event of this type is made, before its reply."""
-        self._lost = kind
+    def lose(self, kind: str, *, reply: bool = False) -> None:
+        """Be cut once the next change with an event of this type is made, before its reply.
+
+        With `reply` the reply comes, and the network is cut after it.
+        """
+        self._lost, self._replies = kind, reply
 
     async def _losing(self, change: Change) -> SessionRow:
         self._check()
         row = await self._commit(change)
         if any(record.type == self._lost for record in change.records):
             self._lost, self.cut = None, True
-            raise UNKNOWN
+            if not self._replies:
+                raise UNKNOWN
         return row
 
     def _cuttable(self, work: Any) -> Any:
@@ -150,6 +156,21 @@ async def test_a_turn_that_was_resumed_with_a_lost_reply_is_suspended_again(
     assert shop.done == ["refund 5"]
 
 
+async def test_a_turn_that_was_resumed_in_vain_is_suspended_when_the_store_is_back(
+    runtime: Runtime, network: Network
+) -> None:
+    agent = Agent("ann", ScriptedModel(call("refund", cents=5), "7"), tools=Shop().tools())
+    session = agent.session("s", runtime=runtime)
+    waiting = await session.run_async("My money!", output_type=int)
+    session.approve(waiting.pending[0].id)
+    network.lose("turn.resumed", reply=True)
+    with pytest.raises(UsageError, match="output_type"):
+        await session.resume_async()
+    network.cut = False
+    assert (await free(session)).suspended
+    assert (await session.resume_async(output_type=int)).output == 7
+
+
 async def complete(session: Session, network: Network) -> None:
     async with session.turn("Hello"):
         network.cut = True
@@ -212,6 +233,32 @@ async def test_only_the_hold_that_was_meant_is_let_go(
     (task,) = _waiting - first
     await task
     assert await row_of(session) == before
+
+
+async def test_a_turn_says_so_when_it_hears_others_no_more(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = asyncio.Event()
+    real = runtime.store.inputs
+
+    async def failing(key: int) -> Any:
+        if failed.is_set():
+            return await real(key)
+        failed.set()
+        raise ValueError("what was read is not what was written")
+
+    async def slow() -> str:
+        """Wait until it has failed."""
+        await failed.wait()
+        return "late"
+
+    agent = Agent("ann", ScriptedModel(call("slow"), "Yes."), tools=[slow])
+    session = agent.session("s", runtime=runtime)
+    monkeypatch.setattr(runtime.store, "inputs", failing)
+    async with asyncio.timeout(PATIENCE):
+        assert (await session.run_async("Hello")).text == "Yes."
+    assert "listens no more" in caplog.text
+    assert "what was read is not" in caplog.text
 
 
 def test_without_a_loop_the_next_change_closes_a_turn_that_began_with_a_lost_reply(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable
 from contextvars import ContextVar
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia import admission, doors, ending, events, resuming, telemetry
+from tertulia import admission, doors, ending, events, resuming, telemetry, turn_ends
 from tertulia.agents.exchange import Exchange, cancel_soon
 from tertulia.agents.loop import Loop, Plan
 from tertulia.asked import Asked
@@ -29,6 +30,7 @@ MAX_DEPTH = 8
 LOOK_SECONDS = 30.0
 """Seconds after which a turn looks for requests of other processes even if no bell rang."""
 
+_log = logging.getLogger(__name__)
 _depths: ContextVar[dict[tuple[bytes, int], int]] = ContextVar("tertulia_depths", default={})  # noqa: B039
 """How deep agents run inside of each other, for each turn that the calling code is part of."""
 
@@ -60,7 +62,7 @@ async def begin(plan: Plan) -> Begun:
         try:
             plan.cast.restore(resumed.turn.asked.options or {})
         except UsageError:
-            await doors.protected(resumed.turn.suspend)
+            await doors.protected(resumed.turn.give_back)
             raise
         return Begun(resumed.turn, resumed.calls, resumed.usage)
     floor = plan.cast.floor if plan.by_floor else None
@@ -90,7 +92,7 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
         except (asyncio.CancelledError, TurnInterrupted):
             if not await _said_instead(plan, loop, exchange):
                 reason = turn.stop.result() if turn.stop.done else "cancelled"
-                stopped = turn.stopped(reason)
+                stopped = turn_ends.stopped(turn, reason)
                 span.error(stopped)
                 if turn.lost:
                     exchange.cut()
@@ -201,12 +203,21 @@ async def _watch(turn: Turn, task: asyncio.Task[Any] | None) -> None:
     try:
         if not await turn.stop.within(LISTEN_SECONDS):
             listening = asyncio.ensure_future(_listen(turn))
+            listening.add_done_callback(partial(_note_deaf, turn))
             await turn.stop.within(None)
     finally:
         if listening is not None:
             listening.cancel()
     if task is not None:
         task.cancel()
+
+
+def _note_deaf(turn: Turn, listening: asyncio.Task[None]) -> None:
+    """Log why a turn hears no requests of other processes any more, but where it writes."""
+    error = None if listening.cancelled() else listening.exception()
+    if error is not None:
+        text = "turn %d of session %r listens no more for requests to stop of other processes"
+        _log.error(text, turn.number, turn.conversation.id, exc_info=error)
 
 
 async def _listen(turn: Turn) -> None:
