@@ -12,7 +12,7 @@ from tertulia import Runtime
 
 pytestmark = pytest.mark.slow_crash
 
-SHORT_AND_FULL = [3.0, pytest.param(10.0, marks=pytest.mark.soak)]
+SHORT_AND_FULL = [2.0, pytest.param(10.0, marks=pytest.mark.soak)]
 LONGEST_WAIT = 1.0
 
 
