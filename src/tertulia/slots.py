@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tertulia.conversation import TURN_TIMEOUT, Conversation
 from tertulia.errors import SessionBusy, TurnTimeout
 from tertulia.gate import GateFull, GateTimeout, Slots
 from tertulia.turns import in_turn
+
+
+class _Guest:
+    """A call of a turn that runs at another worker, as long as it is open."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+
+_guest: ContextVar[_Guest | None] = ContextVar("tertulia_guest", default=None)
+
+
+@contextmanager
+def guest(inside: bool = True) -> Generator[None]:
+    """What runs inside is, with `inside`, a part of a turn of another worker: it has a place there.
+
+    So its turns take none here; two workers that are full would wait for each other.
+    """
+    made = _Guest()
+    made.open = inside
+    token = _guest.set(made)
+    try:
+        yield
+    finally:
+        made.open = False
+        _guest.reset(token)
+
+
+def placed() -> bool:
+    """Whether the calling code is part of a turn, of whatever session, here or at another worker.
+
+    Then it needs no place of its own.
+    """
+    found = _guest.get()
+    return in_turn() or (found is not None and found.open)
 
 
 async def _at_once() -> None:
@@ -25,7 +62,7 @@ async def take(
     wait, and TurnTimeout after `seconds` (None: 600).
     """
     slots = conversation.host.slots
-    if in_turn():
+    if placed():
         return None
     if slots.try_enter():
         return slots

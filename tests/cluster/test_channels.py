@@ -149,7 +149,7 @@ async def test_more_channels_than_the_limit_are_refused(two: Two) -> None:
     refused = await two.here.open(two.there.worker, "waits", b"")
     with pytest.raises(ChannelClosed, match="too many"):
         await refused.receive()
-    with pytest.raises(ChannelClosed, match="too many"):
+    with pytest.raises(NotDelivered, match="too many"):
         await two.there.open(two.here.worker, "waits", b"")
     await held[0].close()
     await settled_to(two.there, 2)

@@ -73,7 +73,6 @@ async def test_a_runtime_that_was_made_on_a_loop_that_has_ended_stops_its_turns_
             await asyncio.wait([turn])
 
 
-@pytest.mark.xfail(strict=True, reason="who had a seat is not told that somebody took it over")
 async def test_what_is_said_to_a_client_reaches_it_after_it_has_moved(
     postgres: str, nats: str
 ) -> None:

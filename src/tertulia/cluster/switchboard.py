@@ -13,7 +13,7 @@ import msgspec
 from tertulia.cluster.calls import CLOSING, Call, Handler
 from tertulia.cluster.channels import Channel
 from tertulia.cluster.frames import KIND_LIMIT
-from tertulia.cluster.lines import ChannelClosed, NotDelivered, check_size
+from tertulia.cluster.lines import NotDelivered, check_size
 from tertulia.cluster.links import BEAT, Link
 from tertulia.cluster.pipes import Pipe
 from tertulia.doors import Outcome
@@ -112,8 +112,8 @@ class Switchboard:
         It takes no round trip to a worker that was heard of lately. Another is waited for, 2 s at
         most, with the head on its way. A refusal is told by the channel.
         Raises WorkerLost where the worker cannot be reached; then its handler may have begun, but
-        for `NotDelivered`. Raises InvalidInput, UsageError before `start` and after `close`, and
-        ChannelClosed where too many channels are open.
+        for `NotDelivered`, which is also raised where too many channels are open. Raises
+        InvalidInput, and UsageError before `start` and after `close`.
         """
         _check_kind(kind)
         check_size(head)
@@ -231,7 +231,7 @@ class Switchboard:
         if self._thread is None or self._closing:
             raise UsageError("the switchboard is not started, or closed")
         if self.channels >= self._limit:
-            raise ChannelClosed("too many channels are open here; close some", reason="too many")
+            raise NotDelivered("too many channels are open here; close some")
 
     def _all(self) -> tuple[Link, ...]:
         with self._lock:

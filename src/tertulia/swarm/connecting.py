@@ -67,6 +67,19 @@ class Send:
             await made
 
 
+class Far(Send):
+    """The connection of another worker, for all who are connected there."""
+
+    def __init__(self, desk: Desk, connector: Connector, hang_up: Callable[[], None]) -> None:
+        super().__init__(desk, connector)
+        self._hang_up = hang_up
+
+    def leave(self) -> None:
+        """Let it look again for where the client is served; from any thread."""
+        self.close()
+        self._hang_up()
+
+
 class Live(Protocol):
     """A live session, as the client that it is of needs it."""
 

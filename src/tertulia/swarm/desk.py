@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from tertulia import admission
+from tertulia import admission, slots
 from tertulia.agents.exchange import Exchange
 from tertulia.agents.loop import Plan
 from tertulia.agents.streaming import respond
@@ -131,23 +132,28 @@ class Desk:
                 "in a coroutine; in a thread, hand that to asyncio.run_coroutine_threadsafe(…)"
             )
         await self.life.begin()
+        self.seat.watch()
 
     def join(self, send: S) -> S:
         """Somebody is connected from here on. Raises ClientDisposed, InvalidInput."""
+        self.check_room()
+        self.outlet.connect(send)
+        self.seat.watch()
+        return send
+
+    def check_room(self) -> None:
+        """Raises ClientDisposed, and InvalidInput where too many are connected."""
         self.life.check()
         if len(self.outlet.sends) >= MAX_SENDS:
             raise InvalidInput(
                 f"client {self.client_id!r} has {MAX_SENDS} connections; close() those that are "
                 "not needed any more"
             )
-        self.outlet.connect(send)
-        if self.host.cluster is not None and current_loop() is not None:
-            self.start(self.seat.relay(send))
-        return send
 
     def disconnect(self, send: Send) -> None:
         """Somebody is not connected any more; nothing happens if that was so."""
         self.outlet.sends.pop(send, None)
+        self.seat.check_heard()
 
     def own(self, subscription: Subscription) -> Subscription:
         """Let a subscription end with this session."""
@@ -157,9 +163,9 @@ class Desk:
         self.owned.append(subscription)
         return subscription
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something as a task of this session."""
-        self.life.start(work)
+        return self.life.start(work)
 
     # -- executing
 
@@ -223,7 +229,8 @@ class Desk:
 
     def call(self, op: Op, **said: Any) -> Call:
         """A call for the worker that serves this client."""
-        return Call(op=op, swarm=self.swarm.name, client_id=self.client_id, **said)
+        inside = slots.placed()
+        return Call(op=op, swarm=self.swarm.name, client_id=self.client_id, inside=inside, **said)
 
     async def execute(self, request: Message, options: Mapping[str, Any]) -> Answer:
         """What the client gets for a request, from whoever serves it."""
@@ -300,7 +307,9 @@ class Desk:
             subscription.cancel()
         self._paced.clear()
         self.owned.clear()
+        self.outlet.send_away()
         self.outlet.sends.clear()
+        self.seat.check_heard()
         self.feed.detach(self.conversation)
 
     def pace(self, kind: type[P], delay: float) -> P:

@@ -129,11 +129,18 @@ class Life:
         if limit in self._asking:
             limit.reschedule(loop.time())
 
-    async def begin(self) -> None:
-        """It is about to be used. Calls `on_init` before all else, once. Raises ClientDisposed."""
+    def use(self) -> None:
+        """It is used, here or at another worker. Raises ClientDisposed."""
         self.check()
         self._used = self._desk.host.clock.monotonic()
         self.watch()
+
+    async def begin(self) -> None:
+        """It is about to be used. Calls `on_init` before all else, once. Raises ClientDisposed.
+
+        What another worker serves is used there: here `on_init` is not called for that.
+        """
+        self.use()
         if self._begun is None:
             await self._begin()
         elif not self._begun.done:
@@ -193,11 +200,12 @@ class Life:
         if self._desk.bus.subscriptions:
             await asyncio.sleep(0)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something as a task of this session."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -283,6 +291,7 @@ class Life:
         try:
             if self._timer is not None:
                 self._timer.cancel()
+            desk.seat.hang_up()
             stopped = self.stop("the client session was disposed")
             for exchange in stopped:
                 await exchange.outcome.within(ENDING)
@@ -335,7 +344,7 @@ class Life:
     def _look(self, limit: float) -> None:
         idle = self._desk.host.clock.monotonic() - self._used
         desk = self._desk
-        busy = self.holders or self.running or desk.connected or desk.expected
+        busy = self.holders or self.running or desk.connected or desk.expected or desk.seat.asked
         if self.disposed is not None:
             return
         if busy or idle < limit:

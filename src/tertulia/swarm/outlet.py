@@ -10,7 +10,7 @@ from tertulia.errors import NotConnected
 from tertulia.messages import Message
 from tertulia.policies import Verdict
 from tertulia.swarm.answer import EMITTED, Answer, Outgoing
-from tertulia.swarm.connecting import Live, Send, Voice, deliver
+from tertulia.swarm.connecting import Far, Live, Send, Voice, deliver
 from tertulia.swarm.oversight import inside
 from tertulia.turns import own_turn
 
@@ -30,6 +30,17 @@ class Outlet:
     def live(self) -> Live | None:
         """The live session that is connected, if one is."""
         return next((send.live for send in self.sends if isinstance(send, Voice)), None)
+
+    @property
+    def near(self) -> list[Send]:
+        """Who is connected at this worker."""
+        return [send for send in self.sends if not isinstance(send, Far)]
+
+    def send_away(self) -> None:
+        """Let other workers look for another one that serves the client."""
+        for send in list(self.sends):
+            if isinstance(send, Far):
+                send.leave()
 
     def connect(self, send: Send) -> None:
         """Connect somebody."""

@@ -20,7 +20,7 @@ from tertulia.swarm.answer import Answer, Kind, Outgoing
 
 KIND = "client"
 """The kind of channels that carry them."""
-Op = Literal["execute", "stream", "resume", "cancel", "emit", "notify", "connect"]
+Op = Literal["execute", "stream", "resume", "cancel", "emit", "notify", "connect", "released"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,6 +32,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: Message | None = None
     text: str = ""
     options: dict[str, Any] = {}
+    inside: bool = False
+    """Whether a turn asks, which has a place among those that run at once."""
 
     @property
     def repeatable(self) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
+import threading
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from tertulia.cluster.lines import NotDelivered
-from tertulia.errors import WorkerLost
+from tertulia.cluster.parts import PART, Whole
+from tertulia.doors import Outcome, current_loop
+from tertulia.errors import AgentError, WorkerLost
 from tertulia.handle import conversation_of
 from tertulia.swarm.answer import Answer
-from tertulia.swarm.connecting import Send
+from tertulia.swarm.connecting import deliver
 from tertulia.swarm.parcels import (
     KIND,
     Answered,
@@ -28,10 +33,20 @@ from tertulia.swarm.parcels import (
 from tertulia.turns import own_turn
 
 if TYPE_CHECKING:
+    from tertulia.cluster import Cluster
+    from tertulia.cluster.channels import Channel
     from tertulia.swarm.desk import Desk
 
 PAUSE = 0.1
 """Seconds between two attempts to reach whoever serves a client."""
+LONGEST_PAUSE = 5.0
+"""Seconds between two attempts of a relay, which asks for as long as somebody is connected."""
+TELLING = 1.0
+"""Seconds that a claim waits for the worker that it took the seat from to hear of it."""
+CLAIMS = 10
+"""How often a claim tries again when others claim the seat at the same time."""
+
+_log = logging.getLogger("tertulia.swarm")
 
 
 class Seat:
@@ -53,13 +68,31 @@ class Seat:
         """The number of lapses when it was taken; None where it is not ours."""
         self._other: bytes | None = None
         """The worker that has it, as far as we know."""
+        self.asked = 0
+        """Calls that other workers carry out for us."""
+        self._channels: set[Channel] = set()
+        self._lock = threading.Lock()
+        self._relay: tuple[asyncio.Task[None], asyncio.AbstractEventLoop] | None = None
+        """Hands what goes out at another worker to those who are connected here."""
+        self._pausing: Outcome[None] | None = None
+        """Given when the relay need not wait any longer."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where somebody was connected last."""
 
-    async def elsewhere(self) -> bytes | None:
-        """The worker that serves the client; None where that is this one."""
+    async def elsewhere(self, *, afresh: bool = False) -> bytes | None:
+        """The worker that serves the client; None where that is this one.
+
+        `afresh` asks the store although we know of another one.
+        """
+        if own_turn(self._desk.conversation) is not None:
+            return None
+        if afresh:
+            self._other = None
+        return await self._find()
+
+    async def _find(self) -> bytes | None:
         cluster = self._cluster
         if cluster is None or not self._own or self._taken == cluster.lapses:
-            return None
-        if own_turn(self._desk.conversation) is not None:
             return None
         await cluster.start()
         if self._other is None:
@@ -72,16 +105,41 @@ class Seat:
         return self._other
 
     async def claim(self) -> None:
-        """Take it, whoever has it: a live session of the client is here."""
+        """Take it, whoever has it, and tell who had it: a live session of the client is here."""
         cluster = self._cluster
         if cluster is None or not cluster.reachable:
             return
         await cluster.start()
-        lapses = cluster.lapses
-        other = await cluster.take_seat(self._place)
-        if other is not None:
-            await cluster.take_seat(self._place, over=other)
-        self._taken = lapses
+        before: bytes | None = None
+        other: bytes | None = None
+        for _ in range(CLAIMS):
+            lapses = cluster.lapses
+            other = await cluster.take_seat(self._place, over=other)
+            if other is None:
+                self._taken, self._other = lapses, None
+                break
+            before = other
+        if before is not None and other is None:
+            with suppress(AgentError, TimeoutError):  # it asks when its next lease has ended
+                async with asyncio.timeout(TELLING):
+                    await self._tell_released(before)
+
+    async def _tell_released(self, worker: bytes) -> None:
+        async with aclosing(self._ask(worker, self._desk.call("released"))) as telling:
+            async for _ in telling:
+                return
+
+    def released(self) -> None:
+        """It may be another worker's now: look for it, and let others look. From any thread."""
+        self._taken = self._other = None
+        self._desk.outlet.send_away()
+        self.watch()
+
+    def look_again(self) -> None:
+        """The lease is back: somebody else may have taken it. From any thread."""
+        if self._loop is not None and self._desk.connected:
+            with suppress(RuntimeError):  # the loop was closed, and who was there is gone
+                self._loop.call_soon_threadsafe(self.released)
 
     async def leave(self) -> None:
         """Give it back, if it is ours."""
@@ -118,17 +176,29 @@ class Seat:
         cluster = self._cluster
         if cluster is None:
             return
-        clock = self._desk.host.clock
+        self.asked += 1
+        try:
+            async with aclosing(self._tell(cluster, call)) as telling:
+                async for told in telling:
+                    yield told
+        finally:
+            self.asked -= 1
+
+    async def _tell(self, cluster: Cluster, call: Call) -> AsyncGenerator[Told]:
+        life, clock = self._desk.life, self._desk.host.clock
+        life.use()
         deadline = clock.monotonic() + cluster.lease + 1
         while (worker := await self.elsewhere()) is not None:
             begun = False
             try:
                 async with aclosing(self._ask(worker, call)) as asked:
-                    async for told in asked:
+                    while (told := await self._next(asked)) is not None:
                         begun = True
+                        self._wake()
                         yield told
                 return
             except WorkerLost as error:
+                life.check()
                 if begun or not (isinstance(error, NotDelivered) or call.repeatable):
                     raise
                 self._other = None
@@ -136,14 +206,33 @@ class Seat:
                     return
                 await asyncio.sleep(PAUSE)
 
+    async def _next(self, asked: AsyncGenerator[Told]) -> Told | None:
+        """What is told next, unless the client session is disposed first."""
+        life = self._desk.life
+        async with life.asking():
+            told = await anext(asked, None)
+        life.use()
+        return told
+
+    def hang_up(self) -> None:
+        """End what other workers do for us; their turns are cancelled."""
+        for channel in list(self._channels):
+            channel.shut("the client session was disposed")
+
     async def _ask(self, worker: bytes, call: Call) -> AsyncGenerator[Told]:
         """What another worker tells, up to the answer. Raises WorkerLost, and what it raised."""
         cluster = self._cluster
         if cluster is None:
             return
-        channel = await cluster.open(worker, KIND, packed(call))
+        data = packed(call)
+        large = len(data) > PART
+        channel = await cluster.open(worker, KIND, b"" if large else data)
+        self._channels.add(channel)
         try:
-            while (data := await channel.receive()) is not None:
+            whole = Whole(channel)
+            if large:
+                await whole.send(data)
+            while (data := await whole.receive()) is not None:
                 told = told_in(data)
                 if isinstance(told, Elsewhere):
                     raise NotDelivered("the client is not served there any more")
@@ -158,18 +247,73 @@ class Seat:
                 raise NotDelivered(str(error)) from error
             raise
         finally:
+            self._channels.discard(channel)
             await channel.close()
 
-    async def relay(self, send: Send) -> None:
-        """Hand what goes out where the client is served to somebody who is connected here."""
+    # -- hearing what goes out there
+
+    def watch(self) -> None:
+        """Let those who are connected here hear what goes out elsewhere; from any thread."""
+        cluster, loop = self._cluster, current_loop()
+        self._loop = loop or self._loop
+        if cluster is None or not self._own or self._taken == cluster.lapses:
+            return
+        with self._lock:
+            if self._relay is None and loop is not None and self._desk.outlet.near:
+                self._relay = self._desk.start(self._hear()), loop
+        self._wake()
+
+    def check_heard(self) -> None:
+        """End the relay where nobody is connected here any more; from any thread."""
+        with self._lock:
+            if self._relay is None or self._desk.outlet.near:
+                return
+            (task, loop), self._relay = self._relay, None
+        with suppress(RuntimeError):  # a loop that was closed has ended it
+            loop.call_soon_threadsafe(task.cancel)
+
+    def _wake(self) -> None:
+        if self._pausing is not None:
+            self._pausing.set_result(None)
+
+    async def _hear(self) -> None:
+        """Hand on what goes out where the client is served, for as long as that is elsewhere."""
+        pause = PAUSE
+        try:
+            while (worker := await self._found()) is not None:
+                if worker and await self._hear_from(worker):
+                    pause = PAUSE
+                self._pausing = Outcome()
+                await self._pausing.within(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                self._pausing = None
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            with self._lock:
+                if self._relay is not None and self._relay[0] is asyncio.current_task():
+                    self._relay = None
+
+    async def _found(self) -> bytes | None:
+        """Who serves the client, None where that is here; nobody's name where it is not known."""
+        try:
+            return await self._find()
+        except AgentError as error:
+            told = "it is not known where client %r is served: %s"
+            _log.warning(told, self._desk.client_id, type(error).__name__)
+            return b""
+
+    async def _hear_from(self, worker: bytes) -> bool:
+        """Hand on what a worker tells, until it does no more; whether it has told anything."""
+        told_any = False
         desk = self._desk
-        call = Call(op="connect", swarm=desk.swarm.name, client_id=desk.client_id)
-        while send in desk.outlet.sends and (worker := await self.elsewhere()) is not None:
-            try:
-                async with aclosing(self._ask(worker, call)) as telling:
-                    async for told in telling:
-                        if isinstance(told, Delivered):
-                            await send.give(told.outgoing)
-            except WorkerLost:
-                self._other = None
-                await asyncio.sleep(PAUSE)
+        try:
+            async with aclosing(self._ask(worker, desk.call("connect"))) as telling:
+                async for told in telling:
+                    told_any = True
+                    if isinstance(told, Delivered):
+                        await deliver(desk.outlet.near, told.outgoing)
+        except AgentError as error:
+            _log.debug("worker %s is heard no more: %s", worker.hex(), type(error).__name__)
+        except Exception as error:
+            _log.error("a connector raised %s", type(error).__name__)
+        self._other = None
+        return told_any
