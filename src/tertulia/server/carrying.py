@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tertulia.cluster.parts import Whole
 from tertulia.errors import WorkerLost
 from tertulia.live import link as links
 from tertulia.live.session import AgentSession
@@ -29,9 +30,7 @@ KIND = "live"
 LOST = "the worker of this session was lost: come back"
 _AGAIN = 0.1
 """Seconds until a worker that was not reached is looked for again."""
-_TEXT, _BINARY, _CLOSE, _PART, _LAST = b"T", b"B", b"C", b"P", b"L"
-_MOST = 1024 * 1024
-"""Bytes of a frame that go in one message of a channel; a larger one goes in parts."""
+_TEXT, _BINARY, _CLOSE = b"T", b"B", b"C"
 _CODE = struct.Struct(">H")
 _ABNORMAL = 1006
 
@@ -86,9 +85,10 @@ async def find(
 
 async def carry(channel: Channel, receive: Receive, send: Send) -> None:
     """Move frames both ways until one side is done; then the client's connection is closed."""
-    up = asyncio.create_task(_up(receive, channel), name="tertulia carried connection")
+    whole = Whole(channel)
+    up = asyncio.create_task(_up(receive, whole), name="tertulia carried connection")
     try:
-        code, reason = await _down(channel, send)
+        code, reason = await _down(whole, send)
         await send_close(send, code, reason)
     except OSError:
         pass  # the client is gone, and `_up` has said so
@@ -100,6 +100,7 @@ async def carry(channel: Channel, receive: Receive, send: Send) -> None:
 
 def ends(head: Head, channel: Channel) -> tuple[Receive, Send]:
     """A channel as the connection of a client, as ASGI has one."""
+    whole = Whole(channel)
     first = head.first.decode() if head.text else head.first
     waiting: list[Message] = [framed("websocket.receive", first), {"type": "websocket.connect"}]
 
@@ -107,7 +108,7 @@ def ends(head: Head, channel: Channel) -> tuple[Receive, Send]:
         if waiting:
             return waiting.pop()
         try:
-            data = await _received(channel)
+            data = await whole.receive()
         except WorkerLost:
             data = None
         gone: Message = {"type": "websocket.disconnect", "code": _ABNORMAL}
@@ -117,31 +118,31 @@ def ends(head: Head, channel: Channel) -> tuple[Receive, Send]:
         if message["type"] == "websocket.accept":
             return
         try:
-            await _sent(channel, message)
+            await whole.send(_packed(message))
         except WorkerLost as error:
             raise ConnectionResetError(str(error)) from error
 
     return receive, send
 
 
-async def _up(receive: Receive, channel: Channel) -> None:
+async def _up(receive: Receive, whole: Whole) -> None:
     """Hand the client's frames on, until it leaves."""
     try:
         while True:
             message = await receive()
-            await _sent(channel, message)
+            await whole.send(_packed(message))
             if message["type"] == "websocket.disconnect":
-                await channel.end()
+                await whole.channel.end()
                 return
     except WorkerLost:
         return  # whoever reads the channel closes the connection
 
 
-async def _down(channel: Channel, send: Send) -> tuple[int, str]:
+async def _down(whole: Whole, send: Send) -> tuple[int, str]:
     """Hand on what the other worker sends: the code and the reason with which it ends."""
     while True:
         try:
-            data = await _received(channel)
+            data = await whole.receive()
         except WorkerLost:
             data = None
         if data is None:
@@ -150,27 +151,6 @@ async def _down(channel: Channel, send: Send) -> tuple[int, str]:
             return _closing(data)
         frame = data[1:]
         await send(framed("websocket.send", frame.decode() if data[:1] == _TEXT else frame))
-
-
-async def _sent(channel: Channel, message: Message) -> None:
-    """Send a message over a channel. Raises WorkerLost."""
-    data = _packed(message)
-    if len(data) <= _MOST:
-        await channel.send(data)
-        return
-    for at in range(0, len(data), _MOST):
-        part = data[at : at + _MOST]
-        await channel.send((_PART if at + _MOST < len(data) else _LAST) + part)
-
-
-async def _received(channel: Channel) -> bytes | None:
-    """The next message, whole; None at the end. Raises WorkerLost."""
-    data = await channel.receive()
-    parts: list[bytes] = []
-    while data is not None and data[:1] == _PART:
-        parts.append(data[1:])
-        data = await channel.receive()
-    return b"".join((*parts, data[1:])) if parts and data is not None else data
 
 
 def _packed(message: Message) -> bytes:
