@@ -19,7 +19,7 @@ from tertulia import doors, open_store
 from tertulia.errors import ConfigurationError, InvalidInput
 from tertulia.stores.base import Change, SessionRow
 from tertulia.stores.clustering import Clustered
-from tertulia.stores.postgres import PostgresStore, driver
+from tertulia.stores.postgres import PostgresStore, driver, workers
 from tertulia.stores.postgres.lapse import Lapse
 from tertulia.stores.postgres.workers import ABANDONED
 from tertulia.testing.store_changes import append, birth, record
@@ -461,7 +461,7 @@ async def test_abandoned_turns_are_found_by_keys_however_many_sessions_there_are
     """
     await execute(postgres, text)
     await execute(postgres, "ANALYZE tertulia.sessions")
-    plan = [each[0] for each in await execute(postgres, f"EXPLAIN {ABANDONED}", 100)]
+    plan = [each[0] for each in await execute(postgres, f"EXPLAIN {ABANDONED}", 100, 0)]
     assert [step for step in plan if "Scan" in step and "on sessions" in step]
     assert not [step for step in plan if "Seq Scan on sessions" in step]
 
@@ -533,3 +533,58 @@ async def test_a_bell_that_a_peer_carried_rings_here(store: PostgresStore) -> No
     assert sorted(rung[1:]) == [row.key for row in rows]
     for each in undo:
         each()
+
+
+async def test_abandoned_turns_are_given_by_key_and_page_by_page(store: PostgresStore) -> None:
+    rows = [await store.commit(birth(f"s{n}")) for n in range(6)]
+    for n, row in enumerate(rows):
+        await store.commit(take(store, row, bytes([n % 2]) * 16))
+    first = await store.abandoned(4)
+    assert [row.id for row in first] == ["s0", "s1", "s2", "s3"]
+    assert [row.id for row in await store.abandoned(4, after=first[-1].key)] == ["s4", "s5"]
+
+
+# -- what is noted wrongly, and another server
+
+
+async def test_a_note_of_a_session_that_is_held_otherwise_is_tidied_away(
+    postgres: str, store: PostgresStore
+) -> None:
+    row = await store.commit(take(store, await store.commit(birth("mine"))))
+    free = await store.commit(birth("free"))
+    db = await driver.connect(postgres)
+    try:
+        wrong = [(store.worker, free.key), (b"x" * 16, row.key), (b"y" * 16, 99_999)]
+        for each in wrong:
+            await db.execute("INSERT INTO tertulia.held (worker, session) VALUES ($1, $2)", *each)
+        assert not await workers.forget(db)
+        found = await db.fetch("SELECT worker, session FROM tertulia.held")
+        assert [tuple(each) for each in found] == [(store.worker, row.key)]
+    finally:
+        await db.close()
+
+
+async def test_who_was_at_another_server_has_its_whole_lease_to_come(
+    postgres: str, store: PostgresStore
+) -> None:
+    """As where a standby took over: it runs for long, has no locks and old heartbeats."""
+    await store.incarnation()
+    db = await driver.connect(postgres)
+
+    async def alive() -> bool:
+        await db.execute(
+            "INSERT INTO tertulia.workers (worker, lock, epoch, host, process, lease, since, "
+            "heartbeat, server) SELECT $1, 1, 1, 'h', 1, 5, now(), now() - interval '1 minute', "
+            "pg_postmaster_start_time() - interval '1 day' ON CONFLICT DO NOTHING",
+            b"w" * 16,
+        )
+        return await store.worker_is_alive(b"w" * 16)
+
+    try:
+        assert await alive()
+        await db.execute("UPDATE tertulia.servers SET seen = seen - interval '10 seconds'")
+        assert not await alive()
+        await db.execute("DELETE FROM tertulia.servers")
+        assert await alive()
+    finally:
+        await db.close()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from tests.cli.program import Program
 
-from tertulia.errors import AgentError, ConfigurationError, StoreTooNew
+from tertulia.errors import AgentError, ConfigurationError, StoreTooNew, StoreUnavailable
 from tertulia.stores.base import SessionRow
-from tertulia.stores.postgres import PostgresStore, driver, sql
+from tertulia.stores.postgres import PostgresStore, driver, migrations, sql
 from tertulia.stores.postgres.migrations import Migrations
 from tertulia.testing.store_changes import append, birth, record, seqs, whole
 
@@ -298,3 +298,21 @@ def test_the_command_says_what_it_did_and_shows_no_password(postgres: str, tmp_p
         assert postgres.partition("@")[0].rpartition(":")[2] not in done.stdout + done.stderr
     assert "no database" in program.refused("migrate")
     assert program.json("sessions", store=postgres) == []
+
+
+# -- locks of others
+
+
+async def test_a_migration_does_not_keep_workers_waiting_behind_a_lock_and_says_whose_it_is(
+    postgres: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_PATIENCE", 0.1)
+    await PostgresStore(postgres).migrate()
+    add(folder, NEWEST + 1, "pre", "ALTER TABLE tertulia.workers ADD COLUMN more bigint")
+    async with connected(f"{postgres}?application_name=backup") as backup, backup.transaction():
+        await backup.fetch("SELECT * FROM tertulia.workers")
+        with pytest.raises(
+            StoreUnavailable, match=r"backup \(\d+\).* AccessShareLock on .*workers"
+        ):
+            await store_of(postgres, folder).migrate()
+    assert (await store_of(postgres, folder).migrate()).after == NEWEST + 1

@@ -421,3 +421,15 @@ async def test_the_wrong_password_is_said_at_once_and_not_shown(postgres: str) -
 def test_an_address_without_a_database_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(address)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:secret@h:port/d", "postgresql://u:secret@[h/d", "postgresql://u@h:1/d"]
+)
+def test_an_address_that_cannot_be_read_is_refused_without_its_secrets(url: str) -> None:
+    if "secret" not in url:
+        url += "?direct=postgresql://u:secret@h:port/d"
+    with pytest.raises(ConfigurationError, match="port") as refused:
+        PostgresStore(url)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None

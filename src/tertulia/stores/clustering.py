@@ -116,6 +116,9 @@ class Clustered(Protocol):
         """What an acknowledged commit survives: settings of the server, by name, to be shown."""
         ...
 
-    async def abandoned(self, limit: int = 100) -> list[SessionRow]:
-        """Sessions with an open turn whose holder is dead, `limit` of them at most."""
+    async def abandoned(self, limit: int = 100, *, after: int = 0) -> list[SessionRow]:
+        """Sessions with an open turn whose holder is dead, by their keys, those after `after`.
+
+        There are `limit` of them at most.
+        """
         ...

@@ -195,7 +195,8 @@ def drop_inputs(db: Database, numbers: Sequence[int]) -> int:
 
 
 def drop_requests(db: Database, before: int) -> int:
-    db.execute(SQL["drop_requests"], (before,))
+    """Drop some; how many, fewer than ERASE_AT_ONCE when none is left."""
+    db.execute(SQL["drop_requests"], (before, ERASE_AT_ONCE))
     return db.changes()
 
 

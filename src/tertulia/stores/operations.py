@@ -145,7 +145,10 @@ class EngineStore(SessionStore):
         return self._read(queries.request, session, key)
 
     async def drop_requests(self, before: int) -> int:
-        dropped = await self._write(0, engine.drop_requests, before)
+        dropped, step = 0, engine.ERASE_AT_ONCE
+        while step >= engine.ERASE_AT_ONCE:
+            step = await self._write(0, engine.drop_requests, before)
+            dropped += step
         if dropped:
             await self._erased()
         return dropped

@@ -20,7 +20,9 @@ class Leftovers:
         self._host = host
         self._grace = grace
         self._dead: dict[bytes, float] = {}
-        """When each holder of what was found last was first seen to be dead."""
+        """When each holder of what was found was first seen to be dead."""
+        self._seen: set[bytes] = set()
+        """Those that were found since the last look at the first sessions."""
         self._kept: set[int] = set()
         self._after = 0
         self._alive: dict[bytes, bool] = {}
@@ -44,16 +46,19 @@ class Leftovers:
         """
         store = self._host.store
         if isinstance(store, Clustered):
-            found = await store.abandoned(limit)
-            more = len(found) == limit
+            found = await store.abandoned(limit, after=self._after)
+            self._after = found[-1].key if len(found) == limit else 0
         else:
             found = [*await self._again(), *await self._next(limit)]
-            more = self._after > 0
-        now = self._host.clock.monotonic()
-        self._dead = {row.holder: self._dead.get(row.holder, now) for row in found if row.holder}
+        more, now = self._after > 0, self._host.clock.monotonic()
+        self._seen |= {row.holder for row in found if row.holder}
+        self._dead = dict.fromkeys(self._seen, now) | self._dead
         ripe = [row for row in found if now - self._dead[row.holder or b""] >= self._grace]
         young = {row.key for row in found} - {row.key for row in ripe}
         self._kept = set(sorted(young)[:KEPT])
+        if not more:
+            self._dead = {holder: self._dead[holder] for holder in self._seen}
+            self._seen = {row.holder for row in found if row.key in self._kept and row.holder}
         return ripe, more
 
     async def _again(self) -> list[SessionRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tertulia.errors import ConfigurationError
 
@@ -31,7 +31,18 @@ class Address(NamedTuple):
 
 def parse(url: str) -> Address:
     """Raises ConfigurationError."""
+    try:
+        return _parse(url)
+    except ValueError:
+        raise ConfigurationError(
+            "the address of the store cannot be read: check its brackets and its port, and "
+            "URL-encode what is special in the password"
+        ) from None
+
+
+def _parse(url: str) -> Address:
     parts = urlsplit(url)
+    _check_port(parts)
     if parts.scheme not in {"postgresql", "postgres"} or not parts.path.strip("/"):
         raise ConfigurationError(
             f"{_shown(url)!r} names no database; write it like postgresql://user@host/database"
@@ -40,9 +51,16 @@ def parse(url: str) -> Address:
     rest = [(name, value) for name, value in options if name not in {"direct", "lease"}]
     plain = urlunsplit(parts._replace(query=urlencode(rest)))
     direct = dict(options).get("direct") or plain
+    _check_port(urlsplit(direct))
     if urlsplit(direct).scheme not in {"postgresql", "postgres"}:
         raise ConfigurationError("?direct= takes the whole address of the database, URL-encoded")
     return Address(plain, direct, _shown(url), _lease(dict(options).get("lease")))
+
+
+def _check_port(parts: SplitResult) -> None:
+    """Raises ValueError where a port of its hosts is none."""
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _ = SplitResult("", host, "", "", "").port
 
 
 def _lease(given: str | None) -> float:

@@ -31,7 +31,8 @@ async def drop_inputs(db: Connection, numbers: Sequence[int]) -> int:
 
 
 async def drop_requests(db: Connection, before: int) -> int:
-    return affected(await db.execute(SQL["drop_requests"], before))
+    """Drop some; how many, fewer than ERASE_AT_ONCE when none is left."""
+    return affected(await db.execute(SQL["drop_requests"], before, engine.ERASE_AT_ONCE))
 
 
 async def put_entity(db: Connection, kind: str, key: str, value: bytes | None, expect: int) -> int:

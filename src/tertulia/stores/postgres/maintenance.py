@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from tertulia.errors import NotAStore
 from tertulia.stores.clustering import WorkerRow
 from tertulia.stores.postgres import address as addresses
 from tertulia.stores.postgres import migrations, sql, workers
-from tertulia.stores.postgres.connections import Connections
+from tertulia.stores.postgres.connections import STATEMENT_SECONDS, Connections
 from tertulia.stores.postgres.driver import Connection
 from tertulia.stores.postgres.errors import translate
 
@@ -122,9 +123,10 @@ async def _ask(address: addresses.Address, ask: Callable[[Connection], Awaitable
     try:
         db = await Connections.connect(address.direct)
         try:
-            return await ask(db)
+            async with asyncio.timeout(STATEMENT_SECONDS):
+                return await ask(db)
         finally:
-            await db.close()
+            db.terminate()
     except Exception as error:
         raise translate(error, address.shown) from error
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
 
-from tertulia.errors import ConfigurationError, StoreTooNew
+from tertulia.errors import ConfigurationError, StoreTooNew, StoreUnavailable
 from tertulia.stores.postgres import sql
 from tertulia.stores.postgres.address import Address
 from tertulia.stores.postgres.connections import Connections
 from tertulia.stores.postgres.driver import Connection, module
-from tertulia.stores.postgres.errors import translate
+from tertulia.stores.postgres.errors import LOCKED, code_of, translate
 from tertulia.stores.postgres.sql import Migration
 
+T = TypeVar("T")
 SQL = sql.queries("workers.sql")
+LOCK_PATIENCE = 60.0
+"""Seconds for which a migration tries to get a lock."""
+LOCK_PAUSE = 1.0
+"""Seconds between two attempts, in which those go on who waited behind it."""
+
+log = logging.getLogger(__name__)
 
 
 class Migrated(NamedTuple):
@@ -79,16 +89,16 @@ class Migrations:
     async def make(self, db: Connection) -> None:
         """Do all of them in an empty database, or none; one process at a time."""
         async with db.transaction():
-            await db.execute(SQL["lock_migrations"])
+            await _lock(db)
             if State.of(await meta(db)).version == 0:
                 for each in self._known:
                     await _do(db, each)
 
     async def apply(self, db: Connection) -> None:
         """Do the pre-deploy ones that are missing, each in a transaction. Raises StoreTooNew."""
-        await self.make(db)
+        await _patiently(db, lambda: self.make(db))
         self.check_allowed(State.of(await meta(db)), "this database")
-        while await self._step(db, post=False):
+        while await _patiently(db, lambda: self._step(db, post=False)):
             continue
 
     async def finish(self, db: Connection) -> None:
@@ -98,14 +108,15 @@ class Migrations:
         """
         missing = self.missing(State.of(await meta(db)), post=True)
         if missing:
-            await self._raise_least(db, missing[-1].number)
-        while await self._step(db, post=True):
+            least = missing[-1].number
+            await _patiently(db, lambda: self._raise_least(db, least))
+        while await _patiently(db, lambda: self._step(db, post=True)):
             continue
 
     async def _step(self, db: Connection, *, post: bool) -> bool:
         """Do the next one of a kind; False when there is none."""
         async with db.transaction():
-            await db.execute(SQL["lock_migrations"])
+            await _lock(db)
             missing = self.missing(State.of(await meta(db)), post=post)
             for each in missing[:1]:
                 await _do(db, each)
@@ -113,6 +124,7 @@ class Migrations:
 
     async def _raise_least(self, db: Connection, least: int) -> None:
         async with db.transaction():
+            await db.execute(SQL["limit_locks"])
             await db.execute(SQL["close_entrance"])
             older = await db.fetch(SQL["older"], least)
             if older:
@@ -122,6 +134,38 @@ class Migrations:
                     "upgrade or stop them, wait for the lease of those that are gone, and repeat"
                 )
             await db.execute(SQL["set_meta"], "least", str(least))
+
+
+async def _lock(db: Connection) -> None:
+    """Be the only one who migrates, and wait a second at most for this and any other lock.
+
+    What waits for a lock keeps out all who come later, heartbeats too.
+    """
+    await db.execute(SQL["limit_locks"])
+    await db.execute(SQL["lock_migrations"])
+
+
+async def _patiently(db: Connection, step: Callable[[], Awaitable[T]]) -> T:
+    """What a step gives, tried again while others keep locks. Raises StoreUnavailable."""
+    until = monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            return await step()
+        except Exception as error:
+            if code_of(error) != LOCKED:
+                raise
+            found = await db.fetch(SQL["lockers"])
+            holders = [
+                f"{name} ({process}), for {old:.0f} s: {lock}" for process, name, old, lock in found
+            ]
+            whose = "; ".join(holders) or "somebody else"
+            if monotonic() > until:
+                raise StoreUnavailable(
+                    f"a migration waits for a lock of {whose}; nothing of it was done: end that, "
+                    "or wait for its end, and repeat"
+                ) from error
+            log.warning("a migration waits for a lock of %s", whose)
+        await asyncio.sleep(LOCK_PAUSE)
 
 
 async def _do(db: Connection, migration: Migration) -> None:

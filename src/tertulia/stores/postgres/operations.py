@@ -161,7 +161,11 @@ class Operations(SessionStore):
         return await self._ask(reading.request, session, key)
 
     async def drop_requests(self, before: int) -> int:
-        return await self._ask(changing.drop_requests, before)
+        dropped, step = 0, ERASE_AT_ONCE
+        while step >= ERASE_AT_ONCE:
+            step = await self._ask(changing.drop_requests, before)
+            dropped += step
+        return dropped
 
     async def entity(self, kind: str, key: str) -> SharedValue | None:
         return await self._ask(reading.entity, kind, key)

@@ -91,6 +91,7 @@ class Presence:
         async with connection.transaction():
             await connection.execute(SQL["hold_entrance"])
             known.check_allowed(State.of(await meta(connection)), "this database")
+            await connection.execute(SQL["note_server"])
             who = (said.worker, self._lock, socket.gethostname(), os.getpid(), said.lease)
             shown = (known.newest, said.url, said.secret, said.load())
             await connection.execute(SQL["register"], *who, *shown)

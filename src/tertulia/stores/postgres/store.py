@@ -135,8 +135,8 @@ class PostgresStore(PostgresMoves):
     async def leave_seat(self, place: str) -> None:
         await self._ask(workers.leave_seat, _place(place), self._worker)
 
-    async def abandoned(self, limit: int = 100) -> list[SessionRow]:
-        return await self._ask(workers.abandoned, limit)
+    async def abandoned(self, limit: int = 100, *, after: int = 0) -> list[SessionRow]:
+        return await self._ask(workers.abandoned, limit, after)
 
     async def durability(self) -> dict[str, str]:
         return await self._ask(workers.durability)

@@ -70,8 +70,8 @@ async def leave_seat(db: Connection, place: str, worker: bytes) -> None:
     await db.execute(SQL["leave_seat"], place, worker)
 
 
-async def abandoned(db: Connection, limit: int) -> list[SessionRow]:
-    return [row.session_row(each) for each in await db.fetch(ABANDONED, limit)]
+async def abandoned(db: Connection, limit: int, after: int) -> list[SessionRow]:
+    return [row.session_row(each) for each in await db.fetch(ABANDONED, limit, after)]
 
 
 async def durability(db: Connection) -> dict[str, str]:
@@ -80,7 +80,9 @@ async def durability(db: Connection) -> dict[str, str]:
 
 
 async def forget(db: Connection) -> bool:
-    """Forget some of what long dead workers left; whether there may be more."""
+    """Forget some of what long dead workers left, and what is not so; whether there may be more."""
+    await db.execute(SQL["drop_servers"])
+    held = affected(await db.execute(SQL["drop_held"], DROP_AT_ONCE))
     seats = affected(await db.execute(SQL["drop_seats"], DROP_AT_ONCE))
     workers = affected(await db.execute(SQL["drop_workers"], DROP_AT_ONCE))
-    return max(seats, workers) == DROP_AT_ONCE
+    return max(held, seats, workers) >= DROP_AT_ONCE

@@ -77,7 +77,9 @@ SET digest = excluded.digest, turn = excluded.turn, status = excluded.status,
     result = excluded.result, time = excluded.time
 
 -- name: drop_requests
-DELETE FROM requests WHERE time < ?
+DELETE FROM requests WHERE rowid IN (
+    SELECT rowid FROM requests WHERE time < ? ORDER BY time LIMIT ?
+)
 
 -- name: put_entity
 INSERT INTO entities (kind, key, value, version)

@@ -171,7 +171,8 @@ CREATE TABLE tertulia.removals (
 -- Those who may hold sessions: while its advisory lock `lock` is taken, or its heartbeat is young.
 -- `since` is when it took the lock, `came` when it came, `lease` in seconds how long it may be
 -- silent. `version` is the newest migration that its code knows. `load` is a JSON object, what it
--- says of itself; `secret` is what others show to be let in at `url`.
+-- says of itself; `secret` is what others show to be let in at `url`. `server` is where it took its
+-- lock.
 CREATE TABLE tertulia.workers (
     worker bytea PRIMARY KEY,
     lock bigint NOT NULL,
@@ -185,7 +186,15 @@ CREATE TABLE tertulia.workers (
     came timestamptz,
     url text,
     secret text,
-    load text
+    load text,
+    server timestamptz
+);
+
+-- Since when workers have known a server, by the start of its process: one that took over from
+-- another may have been started long before.
+CREATE TABLE tertulia.servers (
+    started timestamptz PRIMARY KEY,
+    seen timestamptz NOT NULL
 );
 
 -- Where something lives, to find the way to it; nothing is decided by it.

@@ -1,12 +1,22 @@
 -- name: alive
--- (a restart of the server frees all locks at once: then the whole lease counts, from there)
+-- (a restart of the server frees all locks at once, and a standby that takes over has none and old
+-- heartbeats: then the whole lease counts, from the start or from when workers came there)
 CASE
-    WHEN greatest(w.heartbeat, pg_postmaster_start_time())
-        < clock_timestamp() - w.lease * interval '1 second' THEN false
+    WHEN greatest(w.heartbeat, pg_postmaster_start_time(), CASE
+        WHEN w.server <> pg_postmaster_start_time() THEN coalesce((
+            SELECT seen FROM tertulia.servers WHERE started = pg_postmaster_start_time()
+        ), clock_timestamp())
+    END) < clock_timestamp() - w.lease * interval '1 second' THEN false
     WHEN w.heartbeat > clock_timestamp() - least(2, 0.4 * w.lease) * interval '1 second' THEN true
     WHEN w.since < pg_postmaster_start_time() THEN true
+    WHEN w.server <> pg_postmaster_start_time() THEN true
     ELSE NOT pg_try_advisory_xact_lock_shared(w.lock)
 END
+
+-- name: note_server
+INSERT INTO tertulia.servers (started, seen)
+VALUES (pg_postmaster_start_time(), clock_timestamp())
+ON CONFLICT DO NOTHING
 
 -- name: register
 INSERT INTO tertulia.workers AS old (
@@ -21,7 +31,8 @@ ON CONFLICT (worker) DO UPDATE SET epoch = old.epoch + 1, heartbeat = excluded.h
 SELECT pg_try_advisory_lock($1)
 
 -- name: has_locked
-UPDATE tertulia.workers SET since = clock_timestamp() WHERE worker = $1
+UPDATE tertulia.workers SET since = clock_timestamp(), server = pg_postmaster_start_time()
+WHERE worker = $1
 
 -- name: renew
 -- (and whether somebody else is there, who wants to hear of commits)
@@ -73,16 +84,20 @@ WITH RECURSIVE {holders}, dead AS MATERIALIZED (
     SELECT h.worker FROM holders h WHERE h.worker IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM tertulia.workers w WHERE w.worker = h.worker AND {alive}
     )
+), left_open AS MATERIALIZED (
+    SELECT d.worker, h.session FROM dead d
+    CROSS JOIN LATERAL (
+        SELECT session FROM tertulia.held
+        WHERE worker = d.worker AND session > $2 ORDER BY session OFFSET 0
+    ) h
+    ORDER BY h.session
 )
-SELECT <session_columns> FROM dead d
+SELECT <session_columns> FROM left_open l
 CROSS JOIN LATERAL (
-    SELECT session FROM tertulia.held WHERE worker = d.worker OFFSET 0
-) h
-CROSS JOIN LATERAL (
-    SELECT * FROM tertulia.sessions WHERE key = h.session AND holder = d.worker
+    SELECT * FROM tertulia.sessions WHERE key = l.session AND holder = l.worker
         AND open_turn IS NOT NULL AND status <> 'deleted' OFFSET 0
 ) s
-LIMIT $1
+ORDER BY l.session LIMIT $1
 
 -- name: take_seat
 -- (nothing is written where it is mine, or cannot be; it need not survive a crash)
@@ -126,6 +141,23 @@ DELETE FROM tertulia.seats WHERE place IN (
     SELECT place FROM gone JOIN tertulia.seats USING (worker) LIMIT $1
 )
 
+-- name: drop_held
+-- (rows whose session is held otherwise by now, or gone; a session that is locked cannot be taken
+-- meanwhile)
+WITH others AS MATERIALIZED (
+    SELECT h.worker, h.session FROM tertulia.held h JOIN tertulia.sessions s ON s.key = h.session
+    WHERE s.holder IS DISTINCT FROM h.worker LIMIT $1 FOR UPDATE OF s SKIP LOCKED
+), gone AS MATERIALIZED (
+    SELECT h.worker, h.session FROM tertulia.held h
+    WHERE NOT EXISTS (SELECT 1 FROM tertulia.sessions s WHERE s.key = h.session) LIMIT $1
+)
+DELETE FROM tertulia.held h USING (SELECT * FROM others UNION ALL SELECT * FROM gone) o
+WHERE h.worker = o.worker AND h.session = o.session
+
+-- name: drop_servers
+DELETE FROM tertulia.servers
+WHERE started <> pg_postmaster_start_time() AND seen < clock_timestamp() - interval '1 day'
+
 -- name: drop_workers
 DELETE FROM tertulia.workers WHERE worker IN (
     SELECT worker FROM tertulia.workers
@@ -164,6 +196,23 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
 -- name: lock_migrations
 SELECT pg_advisory_xact_lock(x'54455254'::bigint)
+
+-- name: limit_locks
+SET LOCAL lock_timeout = '1s'
+
+-- name: lockers
+-- (who has had something of the store locked for longest)
+SELECT a.pid, coalesce(nullif(a.application_name, ''), a.backend_type),
+    extract(epoch FROM clock_timestamp() - min(a.xact_start))::float8,
+    coalesce(min(l.mode || ' on ' || l.relation::regclass::text), 'an advisory lock')
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+LEFT JOIN pg_class c ON c.oid = l.relation AND c.relnamespace = 'tertulia'::regnamespace
+    AND c.relkind IN ('r', 'p')
+WHERE l.granted AND l.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (c.oid IS NOT NULL OR l.locktype = 'advisory' AND l.mode = 'ExclusiveLock'
+        AND l.objid IN (x'54455254'::bigint::oid, x'54455255'::bigint::oid))
+GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 3
 
 -- name: hold_entrance
 SELECT pg_advisory_xact_lock_shared(x'54455255'::bigint)

@@ -8,7 +8,9 @@ RETURNING id
 DELETE FROM tertulia.inbox WHERE id = ANY ($1::bigint[])
 
 -- name: drop_requests
-DELETE FROM tertulia.requests WHERE time < $1
+DELETE FROM tertulia.requests WHERE (session, key) IN (
+    SELECT session, key FROM tertulia.requests WHERE time < $1 ORDER BY time LIMIT $2
+)
 
 -- name: put_entity
 INSERT INTO tertulia.entities AS old (kind, key, value, version)
