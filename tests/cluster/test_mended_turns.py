@@ -99,10 +99,7 @@ async def free(session: Session) -> SessionRow:
 async def test_a_worker_goes_on_where_the_reply_to_the_beginning_of_anothers_turn_was_lost(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tertulia.afterwards.FIRST", 0.05, raising=False)
-    monkeypatch.setattr(connections.Pauses.__init__, "__defaults__", (0.2,))
-    monkeypatch.setattr(connections, "STATEMENT_SECONDS", 0.3)
-    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(afterwards, "FIRST", 0.05)
     real = writer.write
 
     async def losing(connection: Any, batch: Any) -> Any:
@@ -115,11 +112,14 @@ async def test_a_worker_goes_on_where_the_reply_to_the_beginning_of_anothers_tur
     with proxied(postgres) as proxy:
         async with Runtime(f"{proxy.url}?lease=60") as here, Runtime(postgres) as there:
             await here.session("s").send_message({"role": "user", "content": "Hello"})
-            monkeypatch.setattr(writer, "write", losing)
-            with pytest.raises(OutcomeUnknown):
-                async with here.session("s").turn():
-                    pass
-            monkeypatch.setattr(writer, "write", real)
+            with monkeypatch.context() as impatient:
+                impatient.setattr(connections, "PATIENCE", 0.2)
+                impatient.setattr(connections, "STATEMENT_SECONDS", 0.3)
+                impatient.setattr(connections, "CONNECT_SECONDS", 0.3)
+                impatient.setattr(writer, "write", losing)
+                with pytest.raises(OutcomeUnknown):
+                    async with here.session("s").turn():
+                        pass
             proxy.let_go()
             async with asyncio.timeout(PATIENCE), there.session("s").turn("And now?"):
                 pass
