@@ -101,18 +101,22 @@ class Worker:
 
 @asynccontextmanager
 async def workers(
-    many: int, store: str, bus: str | None = None, max_turns: int | None = None
+    many: int,
+    store: str,
+    bus: str | None = None,
+    max_turns: int | None = None,
+    sweep: float | None = None,
 ) -> AsyncGenerator[list[Worker]]:
     """So many workers of one database, until the block ends."""
     async with AsyncExitStack() as stack:
-        started = [await _started(stack, store, bus, max_turns) for _ in range(many)]
+        started = [await _started(stack, store, bus, max_turns, sweep) for _ in range(many)]
         for worker in started:
             await worker.ready()
         yield started
 
 
 async def _started(
-    stack: AsyncExitStack, store: str, bus: str | None, max_turns: int | None
+    stack: AsyncExitStack, store: str, bus: str | None, max_turns: int | None, sweep: float | None
 ) -> Worker:
     port = free_port()
     settings = {"store": store, "bus": bus, "port": port, "max_turns": max_turns}
@@ -121,7 +125,7 @@ async def _started(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
-        env=environment(),
+        env=environment() | ({} if sweep is None else {"TERTULIA_SWEEP": str(sweep)}),
         limit=2**24,
     )
     worker = Worker(process, port)
@@ -133,10 +137,10 @@ class Client:
     """One connection to a worker, kept for all that is asked over it."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
+        self._reader, self._writer = await asyncio.open_connection(HOST, self.port)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any
 
 import asyncpg
@@ -29,6 +29,7 @@ from benchmarks.child import allow_many_files
 from benchmarks.live_settings import UVICORN, here, loop_of_the_server, resident
 from tertulia import Agent, AgentApp, Runtime, Swarm
 from tertulia.agents.protocol import Finished, ModelEvent, ModelRequest, TextDelta, UsageReport
+from tertulia.bus.nats_bells import NatsBells
 from tertulia.server.asgi import Receive, Scope, Send
 from tertulia.stores.postgres import sql
 from tertulia.swarm import ClientSession
@@ -40,7 +41,7 @@ IDLE_SECONDS = 600
 """For which a connection is kept: none is made anew while something is measured."""
 KINDS = {ALWAYS["renew"]: "heartbeat", ALWAYS["notify"]: "notify"}
 asked: Counter[str] = Counter()
-"""How often the database was asked for what: each is one round trip."""
+"""How often the database was asked for what, each one round trip; and bells over NATS."""
 
 clock = time.monotonic
 
@@ -172,6 +173,18 @@ def count_round_trips() -> None:
         setattr(asyncpg.Connection, name, counted(getattr(asyncpg.Connection, name)))
 
 
+def count_bells() -> None:
+    """Count the bells that this process rings over NATS: one for each session of each message."""
+    carry = NatsBells._carry  # pyright: ignore[reportPrivateUsage]
+
+    def carried(bells: NatsBells, sessions: Collection[int]) -> bool:
+        asked["bells"] += len(sessions)
+        asked["bell_messages"] += 1
+        return carry(bells, sessions)
+
+    NatsBells._carry = carried  # pyright: ignore[reportPrivateUsage]
+
+
 def obey(worker: Worker) -> None:
     """Do what the one who started this process says, until that one goes away."""
     for line in sys.stdin:
@@ -191,6 +204,7 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(sys.argv[1])
     allow_many_files()
     count_round_trips()
+    count_bells()
     worker = Worker(settings)
     threading.Thread(target=obey, args=(worker,), daemon=True).start()
     options = {name: value for name, value in UVICORN.items() if name != "ws"}

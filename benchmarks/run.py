@@ -32,6 +32,7 @@ from benchmarks import (
     postgres_append,
     reads,
     results,
+    scale,
     swarm,
 )
 from benchmarks.figures import Figure, table
@@ -52,6 +53,7 @@ ON_MEDIA: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "cluster_forward": cluster_forward.measure,
     "cluster_takeover": cluster_takeover.measure,
     "cluster_bells": cluster_bells.measure,
+    "scale": scale.measure,
 }
 SYNC_DECIDES = {"append", "concurrent", "agents", "swarm"}
 NAMES = (*ON_MEDIA, "importtime")
