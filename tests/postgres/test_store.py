@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tertulia.errors import (
     StoreUnavailable,
     UsageError,
 )
+from tertulia.stores import engine
 from tertulia.stores.base import (
     Change,
     Details,
@@ -35,7 +37,7 @@ from tertulia.stores.base import (
     SharedWrite,
 )
 from tertulia.stores.memories import MemoryRow, MemoryScope
-from tertulia.stores.postgres import PostgresStore, driver
+from tertulia.stores.postgres import PostgresStore, driver, operations
 from tertulia.testing.store_changes import append, birth, record, seqs, whole
 
 HOLDER = """
@@ -433,3 +435,20 @@ def test_an_address_that_cannot_be_read_is_refused_without_its_secrets(url: str)
         PostgresStore(url)
     assert "secret" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+async def test_old_requests_are_forgotten_in_steps(
+    kind: str, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ERASE_AT_ONCE", 2)
+    monkeypatch.setattr(operations, "ERASE_AT_ONCE", 2)
+    made = open_store(postgres if kind == "postgres" else f"sqlite:///{tmp_path}/store.db")
+    row = await made.commit(birth("s"))
+    for n in range(5):
+        asked = Request(key=f"k{n}", digest=b"d", turn=1, status="done", result=None, time=n)
+        row = await made.commit(append(row, request=asked))
+    assert await made.drop_requests(4) == 4
+    assert await made.request(row.key, "k3") is None
+    assert await made.request(row.key, "k4") is not None
+    await made.close()
