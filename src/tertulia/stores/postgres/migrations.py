@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from tertulia.errors import ConfigurationError, StoreTooNew, StoreUnavailable
 from tertulia.stores.postgres import sql
 from tertulia.stores.postgres.address import Address
-from tertulia.stores.postgres.connections import Connections
+from tertulia.stores.postgres.connections import STATEMENT_SECONDS, Connections
 from tertulia.stores.postgres.driver import Connection, module
 from tertulia.stores.postgres.errors import LOCKED, code_of, translate
 from tertulia.stores.postgres.sql import Migration
@@ -188,7 +188,8 @@ async def bring_up_to_date(address: Address, migrations: Migrations, *, finish: 
     try:
         db = await Connections.connect(address.direct)
         try:
-            before = State.of(await meta(db))
+            async with asyncio.timeout(STATEMENT_SECONDS):
+                before = State.of(await meta(db))
             await migrations.apply(db)
             unfinished = State.of(await meta(db))
             if finish:
@@ -199,7 +200,7 @@ async def bring_up_to_date(address: Address, migrations: Migrations, *, finish: 
             done = [name for name in due if name not in left]
             return Migrated(before.version, after.version, await add_vectors(db), done, left)
         finally:
-            await db.close()
+            db.terminate()
     except Exception as error:
         raise translate(error, address.shown) from error
 
