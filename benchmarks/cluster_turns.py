@@ -5,8 +5,11 @@ other by NOTIFY, and two that do by NATS. They get traffic in turns: sessions, e
 over HTTP, at a steady pace below what the computer can do, with a model that answers at once. The
 processor is that of the workers, from `/proc`; PostgreSQL's is beside it.
 
-`cluster.turn.cpu` gives each worker as many turns a second as the one has that is alone. With
-`.same_traffic` the two share what the one had. A worker with less to do does less at each
+`cluster.turn.cpu` gives each worker as many turns a second, and compares two of one database with
+two that run at the same moment and are each alone with a database: on a computer with few cores
+they also are in each other's way, and that is not what a cluster costs. `.beside_one` compares the
+two with one worker that has the computer for itself. With `.same_traffic` the two share what the
+one had. A worker with less to do does less at each
 awakening, so a turn costs it more, whoever else is there: `.half_traffic` is the one worker with
 half of its turns.
 
@@ -55,7 +58,8 @@ CARRYING = 3
 SETTLED = 0.02
 """Seconds after which the bells of a turn have rung."""
 ONE, TWO, BY_NATS = "one worker", "two workers", "two workers and NATS"
-RATES = {ONE: (RATE / 2, RATE), TWO: (RATE, 2 * RATE), BY_NATS: (2 * RATE,)}
+APART = "two workers, each alone with a database"
+RATES = {ONE: (RATE / 2, RATE), TWO: (RATE, 2 * RATE), BY_NATS: (2 * RATE,), APART: (2 * RATE,)}
 CHEAP, EQUAL = Target("ratio", "<=", 1.15), Target("ratio", "==", 1)
 TWICE = Target("ratio", ">=", 1.9)
 
@@ -164,16 +168,16 @@ async def _measured(
     async with AsyncExitStack() as stack:
         groups = [
             await stack.enter_async_context(_group(running, *each))
-            for each in ((ONE, 1, False), (TWO, 2, False), (BY_NATS, 2, True))
+            for each in ((ONE, 1, False), (TWO, 2, False), (BY_NATS, 2, True), (APART, 2, False))
         ]
         alone = {group.name: await group.alone(2 * SESSIONS) for group in groups}
-        server = family(running.postgres.pid)
+        server = running.postgres.pid
         for number in range(rounds):
             for group in groups if number % 2 == 0 else groups[::-1]:
                 bench.plan.report(f"turns · {number + 1}/{rounds} · {group.name}")
                 for rate in RATES[group.name]:
-                    await group.steadily(rate, seconds, lambda: cpu(server))
-                if group.name != BY_NATS and number < CARRYING:
+                    await group.steadily(rate, seconds, lambda: cpu(family(server)))
+                if group.name in (ONE, TWO) and number < CARRYING:
                     await group.carry(2 * seconds)
     return {group.name: group for group in groups}, alone
 
@@ -182,7 +186,14 @@ async def _measured(
 async def _group(running: Engines, name: str, many: int, with_nats: bool) -> AsyncGenerator[Group]:
     bus = running.nats.url if with_nats else None
     async with AsyncExitStack() as stack:
-        working = await stack.enter_async_context(workers(many, running.database(), bus, MAX_TURNS))
+        parts = [1] * many if name == APART else [many]
+        working = [
+            worker
+            for part in parts
+            for worker in await stack.enter_async_context(
+                workers(part, running.database(), bus, MAX_TURNS)
+            )
+        ]
         clients = [
             await stack.enter_async_context(Client(working[number % many].port))
             for number in range(SESSIONS)
@@ -200,20 +211,23 @@ class Figures:
 
     def processor(self) -> Iterator[Figure]:
         """Of workers, and of the server, for a turn."""
-        one, two, nats = (self._groups[name].cpu for name in (ONE, TWO, BY_NATS))
-        base, full = (ONE, one[RATE]), 2 * RATE
-        name, unit = "cluster.turn.cpu", "ms a turn"
-        yield self._compared(name, unit, (TWO, two[full]), base, CHEAP)
-        yield self._compared(name, unit, (BY_NATS, nats[full]), base, CHEAP)
-        yield self._compared(name, unit, base)
+        one, two, nats, apart = (self._groups[name].cpu for name in (ONE, TWO, BY_NATS, APART))
+        full, name, unit = 2 * RATE, "cluster.turn.cpu", "ms a turn"
+        control, base = (APART, apart[full]), (ONE, one[RATE])
+        yield self._compared(name, unit, (TWO, two[full]), control, CHEAP)
+        yield self._compared(name, unit, (BY_NATS, nats[full]), control, CHEAP)
+        yield self._compared(name, unit, control)
         yield self._compared(f"{name}.nats", unit, (BY_NATS, nats[full]), (TWO, two[full]))
+        for system, values in ((TWO, two[full]), (BY_NATS, nats[full]), control):
+            yield self._compared(f"{name}.beside_one", unit, (system, values), base)
+        yield self._compared(f"{name}.beside_one", unit, base)
         yield self._compared(f"{name}.same_traffic", unit, (TWO, two[RATE]), base)
         yield self._compared(f"{name}.half_traffic", unit, (ONE, one[RATE / 2]), base)
-        base = (ONE, self._groups[ONE].server[RATE])
+        control = (APART, self._groups[APART].server[full])
         for system in (TWO, BY_NATS):
             mine = (system, self._groups[system].server[full])
-            yield self._compared("cluster.turn.postgres_cpu", unit, mine, base)
-        yield self._compared("cluster.turn.postgres_cpu", unit, base)
+            yield self._compared("cluster.turn.postgres_cpu", unit, mine, control)
+        yield self._compared("cluster.turn.postgres_cpu", unit, control)
 
     def round_trips(self, alone: dict[str, dict[str, float]]) -> Iterator[Figure]:
         """To the database, of a turn."""
