@@ -92,7 +92,6 @@ async def test_what_is_said_to_a_client_reaches_it_after_it_has_moved(
         assert heard == ["news"]
 
 
-@pytest.mark.xfail(strict=True, reason="each call waits for the lease and a second, again")
 async def test_a_client_is_served_although_there_is_no_nats_where_the_address_says(
     postgres: str,
 ) -> None:
@@ -106,7 +105,6 @@ async def test_a_client_is_served_although_there_is_no_nats_where_the_address_sa
             assert await here.client_session("c", SWARM).execute("1") == "one"
 
 
-@pytest.mark.xfail(strict=True, reason="it is told that its turn was cancelled, which nobody did")
 async def test_who_asks_with_a_key_is_answered_although_the_worker_asked_is_told_to_stop(
     postgres: str, nats: str
 ) -> None:
@@ -138,7 +136,6 @@ async def test_a_worker_that_starts_on_one_loop_is_used_on_another(postgres: str
             await starting
 
 
-@pytest.mark.xfail(strict=True, reason="the databases of both addresses are not compared")
 async def test_a_direct_address_of_another_database_is_refused(
     new_postgres: Callable[[], str],
 ) -> None:
@@ -151,20 +148,17 @@ async def test_a_direct_address_of_another_database_is_refused(
             await runtime.session("s").history()
 
 
-@pytest.mark.xfail(strict=True, reason="urlsplit raises ValueError, the driver another one")
 @pytest.mark.parametrize("address", ["postgresql://[::1/x", "postgresql://host:abc/x"])
 def test_an_address_that_is_none_is_refused_as_such(address: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(address)
 
 
-@pytest.mark.xfail(strict=True, reason="it says: is the server running?")
 def test_a_database_that_may_only_be_read_is_said_to_be_so() -> None:
     refused = driver.module("asyncpg.exceptions").ReadOnlySQLTransactionError("cannot execute")
     assert isinstance(translate(refused, "postgresql://host/x"), StoreReadOnly)
 
 
-@pytest.mark.xfail(strict=True, reason="the first migration makes the schema, and must")
 async def test_a_schema_that_an_administrator_has_made_is_used(postgres: str) -> None:
     connection = await driver.connect(postgres)
     await connection.execute("CREATE SCHEMA tertulia")

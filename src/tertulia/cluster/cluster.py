@@ -23,6 +23,8 @@ from tertulia.errors import AgentError
 from tertulia.stores.base import LogStore
 from tertulia.stores.clustering import Clustered
 
+CONNECTING = 1.0
+"""Seconds for which the start waits for NATS; without it workers reach each other over HTTP."""
 AGAIN = 5.0
 """Seconds until NATS is asked again to carry the bells, where that failed."""
 
@@ -54,6 +56,8 @@ class Cluster:
         self._bells: NatsBells | None = None
         self._ringing: asyncio.Task[None] | None = None
         self._ring_from = 0.0
+        self._awaited = False
+        """Whether it was waited for NATS, which is done once."""
         self._telling: asyncio.Task[None] | None = None
 
     @property
@@ -79,7 +83,8 @@ class Cluster:
     @property
     def reachable(self) -> bool:
         """Whether others may reach this worker: over NATS, or at an address that it has told."""
-        return self._connection is not None or self._url is not None
+        connection = self._connection
+        return self._url is not None or (connection is not None and connection.connected)
 
     # -- being there
 
@@ -121,6 +126,9 @@ class Cluster:
         """Speak with other workers, and answer them on this loop; once, until that is closed."""
         self.join()
         await self._station.switchboard()
+        if self._connection is not None and not self._awaited:
+            self._awaited = True
+            await self._connection.ready(CONNECTING)
 
     async def advertise(self, url: str | None) -> None:
         """Say where others reach this worker over HTTP. Raises InvalidInput."""

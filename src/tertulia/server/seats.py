@@ -35,6 +35,8 @@ async def take_seat(conversation: Session, *, by_force: bool = False) -> None:
         found = await cluster.take_seat(place, over=found)
     if found is not None:
         raise Elsewhere(found)
+    if not cluster.reachable:  # whoever was sent here would come in vain
+        await cluster.leave_seat(place)
 
 
 async def leave_seat(conversation: Session) -> None:

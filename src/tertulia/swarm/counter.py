@@ -12,7 +12,7 @@ from tertulia.cluster.channels import Channel
 from tertulia.cluster.parts import Whole
 from tertulia.errors import InvalidInput, WorkerLost
 from tertulia.messages import Message
-from tertulia.swarm.answer import Outgoing
+from tertulia.swarm.answer import Answer, Outgoing
 from tertulia.swarm.connecting import Far
 from tertulia.swarm.parcels import (
     Answered,
@@ -91,9 +91,16 @@ def _requested(call: Call) -> Message:
     return call.request
 
 
+def _answered(desk: Desk, answer: Answer) -> Answered:
+    """An answer, to be sent. Raises WorkerLost where this worker has stopped the turn to go."""
+    if answer.kind == "cancelled" and desk.life.closed:
+        raise WorkerLost("the worker that served the client has stopped")
+    return Answered.of(answer)
+
+
 async def _execute(call: Call, desks: list[Desk], channel: Whole) -> None:
     answer = await desks[0].execute(_requested(call), call.options)
-    await channel.send(packed(Answered.of(answer)))
+    await channel.send(packed(_answered(desks[0], answer)))
 
 
 async def _stream(call: Call, desks: list[Desk], channel: Whole) -> None:
@@ -101,7 +108,7 @@ async def _stream(call: Call, desks: list[Desk], channel: Whole) -> None:
     async with stream:
         async for event in stream:
             await channel.send(packed(Happened(event)))
-    await channel.send(packed(Answered.of(stream.answer)))
+    await channel.send(packed(_answered(desks[0], stream.answer)))
 
 
 async def _resume(call: Call, desks: list[Desk], channel: Whole) -> None:

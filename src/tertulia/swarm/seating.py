@@ -41,6 +41,8 @@ PAUSE = 0.1
 """Seconds between two attempts to reach whoever serves a client."""
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts of a relay, which asks for as long as somebody is connected."""
+ALONE = 30.0
+"""Seconds for which a client is served here, where whoever has its seat could not be reached."""
 TELLING = 1.0
 """Seconds that a claim waits for the worker that it took the seat from to hear of it."""
 CLAIMS = 10
@@ -68,6 +70,8 @@ class Seat:
         """The number of lapses when it was taken; None where it is not ours."""
         self._other: bytes | None = None
         """The worker that has it, as far as we know."""
+        self._alone_until = 0.0
+        """Until then it is served here, because whoever has the seat could not be reached."""
         self.asked = 0
         """Calls that other workers carry out for us."""
         self._channels: set[Channel] = set()
@@ -94,6 +98,8 @@ class Seat:
         cluster = self._cluster
         if cluster is None or not self._own or self._taken == cluster.lapses:
             return None
+        if self._alone_until > self._desk.host.clock.monotonic():
+            return None
         await cluster.start()
         if self._other is None:
             lapses = cluster.lapses
@@ -107,9 +113,11 @@ class Seat:
     async def claim(self) -> None:
         """Take it, whoever has it, and tell who had it: a live session of the client is here."""
         cluster = self._cluster
-        if cluster is None or not cluster.reachable:
+        if cluster is None:
             return
         await cluster.start()
+        if not cluster.reachable:
+            return
         before: bytes | None = None
         other: bytes | None = None
         for _ in range(CLAIMS):
@@ -203,6 +211,7 @@ class Seat:
                     raise
                 self._other = None
                 if clock.monotonic() > deadline:
+                    self._alone_until = clock.monotonic() + ALONE
                     return
                 await asyncio.sleep(PAUSE)
 

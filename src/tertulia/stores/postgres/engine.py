@@ -119,7 +119,7 @@ class Engine:
             await migrations.add_vectors(db)
         found = await migrations.meta(db)
         self._known.check(found, self.address.shown)
-        self.incarnation = found["incarnation"]
+        self.incarnation = self._presence.said.database = found["incarnation"]
         self.vectors = bool((await db.fetch(SQL["has_vectors"]))[0][0])
 
     async def _finish_removals(self) -> None:

@@ -42,6 +42,7 @@ MEANINGS: list[tuple[str, type[AgentError], str]] = [
     ("28", StoreUnavailable, "check the user and the password in the address of the store"),
     ("3D", StoreUnavailable, "make the database, or name another one in the address"),
     ("42501", StoreReadOnly, "its user may not do this; `tertulia migrate` needs the owner"),
+    ("25006", StoreReadOnly, "it may only be read: name the primary in the address of the store"),
     ("42P01", NotAStore, "run `tertulia migrate`"),
     ("3F000", NotAStore, "run `tertulia migrate`"),
     ("26000", ConfigurationError, POOLER),

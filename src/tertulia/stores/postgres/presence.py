@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tertulia.errors import InvalidInput, StoreTooNew
+from tertulia.errors import ConfigurationError, InvalidInput, StoreTooNew
 from tertulia.stores.bells import Bells
 from tertulia.stores.postgres import sql
 from tertulia.stores.postgres.connections import CONNECT_SECONDS, Connections, Pauses
@@ -38,6 +38,8 @@ class Said:
         self.lease = lease
         self.url: str | None = None
         self.secret: str | None = None
+        self.database = ""
+        """The incarnation of the store, once it is known."""
         self.report: Callable[[], dict[str, Any]] | None = None
         self._complained = False
 
@@ -90,7 +92,12 @@ class Presence:
         said, sent = self.said, monotonic()
         async with connection.transaction():
             await connection.execute(SQL["hold_entrance"])
-            known.check_allowed(State.of(await meta(connection)), "this database")
+            found = await meta(connection)
+            known.check_allowed(State.of(found), "this database")
+            if said.database not in {"", found.get("incarnation")}:
+                raise ConfigurationError(
+                    "?direct= names another database than the address of the store; name the same"
+                )
             await connection.execute(SQL["note_server"])
             who = (said.worker, self._lock, socket.gethostname(), os.getpid(), said.lease)
             shown = (known.newest, said.url, said.secret, said.load())

@@ -5,7 +5,12 @@
 -- and salts live in columns that can be emptied. Names are compared and ordered byte by byte, so
 -- that it does not matter how a database was made; '' stands for the default app, and for no user.
 
-CREATE SCHEMA tertulia;
+DO $$
+BEGIN
+    IF to_regnamespace('tertulia') IS NULL THEN
+        CREATE SCHEMA tertulia;
+    END IF;
+END $$;
 
 CREATE TABLE tertulia.meta (
     name text PRIMARY KEY,
