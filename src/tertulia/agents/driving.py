@@ -97,7 +97,10 @@ async def drive(begun: Begun, plan: Plan, exchange: Exchange) -> None:
                 if turn.lost:
                     exchange.cut()
                     exchange.fail(stopped)  # before its end is written, which may take long
-                closing = turn.interrupt(reason, exchange.cut() or None)
+                if turn.lost and turn.asked.key is not None:
+                    closing = turn.abandon()  # it is repeated, and would be there twice
+                else:
+                    closing = turn.interrupt(reason, exchange.cut() or None)
                 await _end(turn, exchange, closing, stopped)
         except BaseException as error:
             span.error(error)

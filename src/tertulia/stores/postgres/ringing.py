@@ -17,6 +17,8 @@ SQL = sql.queries("workers.sql")
 CHANNEL = "tertulia"
 EVERYTHING, HELLO = "*", "?"
 PAYLOAD_BYTES = 7_000
+GATHERING = 0.01
+"""Seconds after a bell in which the next ones are gathered: each is heard by every worker."""
 LOOK_SECONDS = 1.0
 """How often it is looked whether a bell of another process was lost: once for all who watch."""
 LOOKED_AT = 1_000
@@ -59,13 +61,12 @@ class Ringing:
             await self._rung.wait()
             self._rung.clear()
             news, self._news = self._news, set()
-            if self._carried(news):
-                await asyncio.sleep(0)
-                continue
-            try:
-                await connections.attempt(partial(_notify, self._signed(_payload(news))))
-            except Exception as error:
-                log.debug("a bell was lost: %r", error)
+            if not self._carried(news):
+                try:
+                    await connections.attempt(partial(_notify, self._signed(_payload(news))))
+                except Exception as error:
+                    log.debug("a bell was lost: %r", error)
+            await asyncio.sleep(GATHERING)
 
     async def look(self, connections: Connections) -> None:
         """Ring for what has changed since the last look, in case no bell rang; until cancelled."""
