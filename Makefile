@@ -49,7 +49,7 @@ services: setup-dev ## run a PostgreSQL and a NATS for development, until Ctrl-C
 	@exec .venv/bin/python -m tertulia.testing.servers
 
 test: setup-dev ## run the tests, but for the long ones (ARGS="-k name")
-	@exec $(PYTEST) -n 2 -m "not soak and not system" $(ARGS)
+	@exec $(PYTEST) -n 3 -m "not soak and not system" $(ARGS)
 
 soak: setup-dev ## run the long tests: kill -9, power loss, load
 	@exec $(PYTEST) -m soak $(ARGS)
