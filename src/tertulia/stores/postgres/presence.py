@@ -161,7 +161,12 @@ class Presence:
 
     async def leave(self) -> None:
         """Be known as gone."""
-        if self._connection is not None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
             async with asyncio.timeout(1):
-                await self._connection.execute(SQL["leave"], self.said.worker)
-                await self._connection.close()
+                await connection.execute(SQL["leave"], self.said.worker)
+                await connection.close()
+        finally:
+            connection.terminate()
