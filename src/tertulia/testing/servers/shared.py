@@ -22,6 +22,7 @@ IN_ENVIRONMENT: dict[Kind, str] = {
     "postgres": "TERTULIA_TEST_POSTGRES",
     "nats": "TERTULIA_TEST_NATS",
 }
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
 FOR_DEVELOPMENT: dict[Kind, str] = {"postgres": "TERTULIA_STORE", "nats": "TERTULIA_BUS"}
 _held: list[int] = []
 """Locks that this process keeps to its end: they say that it uses a server."""
@@ -62,18 +63,14 @@ def foreground() -> None:
     folder = Folder()
     try:
         servers = PostgresServer(folder), NatsServer(folder)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # from before it is said that they run
         for kind, server in zip(IN_ENVIRONMENT, servers, strict=True):
             for name in (IN_ENVIRONMENT[kind], FOR_DEVELOPMENT[kind]):
                 print(f"export {name}={server.url}", flush=True)
         print("Ctrl-C stops both and removes their data", file=sys.stderr, flush=True)
-        _wait_for_a_signal()
+        signal.sigwait(ENDING)
     finally:
         folder.remove()
-
-
-def _wait_for_a_signal() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending := {signal.SIGINT, signal.SIGTERM})
-    signal.sigwait(ending)
 
 
 def _start_keeper(kind: Kind, folder: Path) -> None:
